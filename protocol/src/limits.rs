@@ -1,0 +1,102 @@
+//! Every bound of the protocol, by name and with its reason.
+//!
+//! A limit stands here when both sides, or several modules, must agree on it. Limits that only one process cares
+//! about live in that process (`broker::config`, `client::options`). A length that a peer declares is compared with
+//! its limit *before* memory is set aside for it.
+
+/// Bytes of a topic name or filter. MQTT 5 allows 65,535; a kilobyte holds every sane hierarchy and bounds tables.
+pub const TOPIC_BYTES_MAX: usize = 1_024;
+
+/// Levels of a topic name or filter, so that walking one is bounded work.
+pub const TOPIC_LEVELS_MAX: usize = 64;
+
+/// Bytes of a principal's text form. SPIFFE bounds its identifiers to this (SPIFFE-ID section 2.3).
+pub const PRINCIPAL_BYTES_MAX: usize = 2_048;
+
+/// Certificates in a chain that a key binding carries, leaf first. Real chains have two or three.
+pub const CHAIN_CERTIFICATES_MAX: usize = 4;
+
+/// Bytes of one certificate in a chain.
+pub const CERTIFICATE_BYTES_MAX: usize = 8 * 1_024;
+
+/// Bytes of an encoded key binding. With HELLO's other fields it fits what is held for an unauthenticated peer.
+pub const BINDING_BYTES_MAX: usize = 14 * 1_024;
+
+/// Bytes held for a peer before it has proven who it is: one HELLO frame and nothing else.
+pub const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1_024;
+
+/// Key bindings of one principal that a broker keeps at a time, least recently used dropped first.
+pub const BINDINGS_PER_PRINCIPAL_MAX: usize = 64;
+
+/// Messages in a batch.
+pub const BATCH_MESSAGES_MAX: u32 = 65_536;
+
+/// Bytes of a batch: preamble, signature and body.
+pub const BATCH_BYTES_MAX: usize = 1_024 * 1_024;
+
+/// Bytes of one message's payload.
+pub const PAYLOAD_BYTES_MAX: usize = 1_000_000;
+
+/// Bytes of one message's key. Its length is a u16 on the wire.
+pub const KEY_BYTES_MAX: usize = 4_096;
+
+/// Headers of one message.
+pub const HEADERS_MAX: usize = 64;
+
+/// Bytes of one message's headers, encoded. Their length is a u16 on the wire.
+pub const HEADERS_BYTES_MAX: usize = 16 * 1_024;
+
+/// Bytes of a frame's payload, beyond the 8-byte header: a whole batch and the words around it.
+pub const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;
+
+/// What PUBLISH and DELIVER add to the batch that they carry: fixed fields and a topic name.
+pub const FRAME_OVERHEAD_BYTES_MAX: usize = 2_048;
+
+/// Bytes of a frame that carries no batch. ADMIN results are the largest.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 128 * 1_024;
+
+/// Bytes of the sentence that goes with a refusal or an error.
+pub const REASON_BYTES_MAX: usize = 1_024;
+
+/// Publish topics that one connection may hold open.
+pub const TOPICS_PER_CONNECTION_MAX: usize = 1_024;
+
+/// Subscriptions that one connection may hold open.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
+
+/// Aliases that a broker gives to delivered topics on one connection; the oldest is named anew when they run out.
+pub const DELIVERY_ALIASES_MAX: u32 = 4_096;
+
+/// Batches that a producer leaves unacknowledged on one topic, and preamble digests that a broker remembers of it.
+/// The two are one number on purpose: a retry is always within the window.
+pub const UNACKNOWLEDGED_BATCHES_MAX: usize = 64;
+
+/// Producer sequence states that a broker keeps for one principal, least recently used dropped first.
+pub const SEQUENCE_STATES_PER_PRINCIPAL_MAX: usize = 16_384;
+
+/// How far ahead of the judge's clock `created_ms` and `started_ms` may lie.
+pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
+
+/// How far behind the broker's clock the start of an incarnation may lie when it is first seen.
+pub const STARTED_BEHIND_MS_MAX: u64 = 5 * 60 * 1_000;
+
+/// How far behind the broker's clock `created_ms` may lie.
+pub const CREATED_BEHIND_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// Silence after which a side sends PING.
+pub const PING_AFTER_MS: u64 = 15 * 1_000;
+
+/// Silence after which a side closes the connection.
+pub const SILENCE_MS_MAX: u64 = 30 * 1_000;
+
+/// Requests of one connection that may await their answer.
+pub const REQUESTS_OUTSTANDING_MAX: usize = 4_096;
+
+/// Bytes of a policy document. Ten thousand rules fit.
+pub const POLICY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+const _: () = assert!(BINDING_BYTES_MAX + PRINCIPAL_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX + KEY_BYTES_MAX + HEADERS_BYTES_MAX + 4_096 <= BATCH_BYTES_MAX);
+const _: () = assert!(TOPIC_BYTES_MAX + 64 <= FRAME_OVERHEAD_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(UNAUTHENTICATED_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX);
