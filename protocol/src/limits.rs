@@ -95,6 +95,9 @@ pub const REQUESTS_OUTSTANDING_MAX: usize = 4_096;
 /// Bytes of a policy document. Ten thousand rules fit.
 pub const POLICY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
+/// Bytes of a name that a policy gives: of a rule, a role, a zone. They stand in every refusal and audit line.
+pub const POLICY_NAME_BYTES_MAX: usize = 64;
+
 const _: () = assert!(BINDING_BYTES_MAX + PRINCIPAL_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX + KEY_BYTES_MAX + HEADERS_BYTES_MAX + 4_096 <= BATCH_BYTES_MAX);
 const _: () = assert!(TOPIC_BYTES_MAX + 64 <= FRAME_OVERHEAD_BYTES_MAX);
