@@ -21,5 +21,6 @@ pub mod identity;
 pub mod ids;
 pub mod keys;
 pub mod limits;
+pub mod policy;
 pub mod topic;
 pub mod wire;

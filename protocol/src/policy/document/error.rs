@@ -1,0 +1,374 @@
+//! What is wrong with a document, where, and what its writer may have meant.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::identity::PrincipalError;
+use crate::limits::{POLICY_BYTES_MAX, POLICY_NAME_BYTES_MAX};
+use crate::policy::rule::NameError;
+use crate::policy::when::NetworkError;
+use crate::topic::TopicError;
+
+/// Why a text is not a policy document: the first fault in it, and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentError {
+    // Boxed, so that the many functions that return one stay cheap when there is none.
+    inner: Box<Inner>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Inner {
+    line: usize,
+    column: usize,
+    path: String,
+    fault: DocumentFault,
+    hint: Option<String>,
+}
+
+impl DocumentError {
+    pub(super) fn new(line: usize, column: usize, path: String, fault: DocumentFault) -> Self {
+        Self { inner: Box::new(Inner { line, column, path, fault, hint: None }) }
+    }
+
+    /// The same error, with a word of advice.
+    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.inner.hint = Some(hint.into());
+        self
+    }
+
+    /// The same error, with the candidate that is nearest to `found` as its hint, when one is near.
+    pub(super) fn suggesting<'c>(self, found: &str, candidates: impl Iterator<Item = &'c str>) -> Self {
+        match nearest(found, candidates) {
+            Some(candidate) => self.with_hint(format!("did you mean `{candidate}`?")),
+            None => self,
+        }
+    }
+
+    /// The line, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.inner.line
+    }
+
+    /// The column in characters, from 1.
+    #[must_use]
+    pub fn column(&self) -> usize {
+        self.inner.column
+    }
+
+    /// The place in the document's structure, as in `allow[2].verbs[0]`; empty for the document itself.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.inner.path
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub fn fault(&self) -> &DocumentFault {
+        &self.inner.fault
+    }
+
+    /// What the writer may have meant, or may do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.inner.hint.as_deref()
+    }
+}
+
+impl fmt::Display for DocumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { line, column, path, fault, hint } = &*self.inner;
+        write!(f, "line {line}, column {column}: ")?;
+        if !path.is_empty() {
+            write!(f, "{path}: ")?;
+        }
+        fault.fmt(f)?;
+        match hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for DocumentError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.inner.fault {
+            DocumentFault::Principal { cause, .. } => Some(cause),
+            DocumentFault::Topic { cause, .. } => Some(cause),
+            DocumentFault::Network { cause, .. } => Some(cause),
+            DocumentFault::TooLarge { .. }
+            | DocumentFault::Syntax { .. }
+            | DocumentFault::Missing { .. }
+            | DocumentFault::UnknownKey { .. }
+            | DocumentFault::NotInThisVersion { .. }
+            | DocumentFault::Kind { .. }
+            | DocumentFault::EmptyList
+            | DocumentFault::Version
+            | DocumentFault::Name { .. }
+            | DocumentFault::DuplicateId { .. }
+            | DocumentFault::UnknownRole { .. }
+            | DocumentFault::UnknownVerb { .. }
+            | DocumentFault::MixedVerbs
+            | DocumentFault::UnwantedTopics
+            | DocumentFault::ReservedFilter { .. }
+            | DocumentFault::Address { .. }
+            | DocumentFault::Time { .. }
+            | DocumentFault::NeverHolds
+            | DocumentFault::NoCondition
+            | DocumentFault::NoExpectation
+            | DocumentFault::NotTrue => None,
+        }
+    }
+}
+
+/// What is wrong at one place of a document. Texts of the document are kept as they are and printed escaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DocumentFault {
+    /// The document is longer than [`POLICY_BYTES_MAX`].
+    TooLarge {
+        /// Its bytes.
+        found: usize,
+    },
+    /// The text is not TOML.
+    Syntax {
+        /// What the TOML parser says.
+        message: String,
+    },
+    /// A key is missing that must be there.
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// A key has no meaning here.
+    UnknownKey {
+        /// The key.
+        found: String,
+    },
+    /// The grammar knows this, and this version does not implement it.
+    NotInThisVersion {
+        /// The key or verb.
+        found: String,
+    },
+    /// A value is of another kind.
+    Kind {
+        /// What belongs here.
+        expected: &'static str,
+        /// What stands here.
+        found: &'static str,
+    },
+    /// A list has no items.
+    EmptyList,
+    /// The version is not a whole number from 1.
+    Version,
+    /// A name is empty, too long, or has characters that names do not have.
+    Name {
+        /// The name.
+        found: String,
+    },
+    /// Two rules have one id.
+    DuplicateId {
+        /// The id.
+        found: String,
+        /// Where the other one begins.
+        first_line: usize,
+    },
+    /// A rule names a role that the document does not define.
+    UnknownRole {
+        /// The role.
+        found: String,
+    },
+    /// A text is neither a principal nor one of the forms that may stand here.
+    Principal {
+        /// The text.
+        found: String,
+        /// The rule of its source that it breaks.
+        cause: PrincipalError,
+    },
+    /// A word is no verb.
+    UnknownVerb {
+        /// The word.
+        found: String,
+    },
+    /// One rule has verbs that take topics and verbs that do not.
+    MixedVerbs,
+    /// A rule whose verbs take no topics names some.
+    UnwantedTopics,
+    /// A text is not a topic or not a filter.
+    Topic {
+        /// The text.
+        found: String,
+        /// What is wrong with it.
+        cause: TopicError,
+    },
+    /// A rule's filter begins with `$`.
+    ReservedFilter {
+        /// The filter.
+        found: String,
+    },
+    /// A text is not a network.
+    Network {
+        /// The text.
+        found: String,
+        /// What is wrong with it.
+        cause: NetworkError,
+    },
+    /// A text is not an address.
+    Address {
+        /// The text.
+        found: String,
+    },
+    /// A text is not a time.
+    Time {
+        /// The text.
+        found: String,
+    },
+    /// `until` is not after `from`.
+    NeverHolds,
+    /// `when` is empty.
+    NoCondition,
+    /// A test expects nothing.
+    NoExpectation,
+    /// A test's `admin` or `audit` is not `true`.
+    NotTrue,
+}
+
+impl fmt::Display for DocumentFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { found } => {
+                write!(f, "a policy document has at most {POLICY_BYTES_MAX} bytes, found {found}")
+            }
+            Self::Syntax { message } => write!(f, "not TOML: {message}"),
+            Self::Missing { key } => write!(f, "{key} is missing"),
+            Self::UnknownKey { found } => write!(f, "unknown key `{}`", shown(found)),
+            Self::NotInThisVersion { found } => write!(f, "`{}` is not in this version", shown(found)),
+            Self::Kind { expected, found } => write!(f, "{expected} was expected, found {found}"),
+            Self::EmptyList => f.write_str("the list is empty"),
+            Self::Version => f.write_str("a version is a whole number from 1"),
+            Self::Name { found } => write!(f, "{NameError}, found \"{}\"", shown(found)),
+            Self::DuplicateId { found, first_line } => {
+                write!(f, "the rule of line {first_line} is also called \"{}\"", shown(found))
+            }
+            Self::UnknownRole { found } => write!(f, "unknown role \"{}\"", shown(found)),
+            Self::Principal { found, cause } => write!(f, "{cause}, found \"{}\"", shown(found)),
+            Self::UnknownVerb { found } => write!(f, "unknown verb \"{}\"", shown(found)),
+            Self::MixedVerbs => f.write_str(
+                "publish and subscribe take topics, admin and audit do not, and this rule has both kinds",
+            ),
+            Self::UnwantedTopics => f.write_str("the verbs admin and audit take no topics"),
+            Self::Topic { found, cause } => write!(f, "{cause}, in \"{}\"", shown(found)),
+            Self::ReservedFilter { found } => {
+                write!(
+                    f,
+                    "no rule reaches names that begin with $, which are the bus's own, found \"{}\"",
+                    shown(found)
+                )
+            }
+            Self::Network { found, cause } => write!(f, "{cause}, found \"{}\"", shown(found)),
+            Self::Address { found } => {
+                write!(f, "an IPv4 or IPv6 address was expected, found \"{}\"", shown(found))
+            }
+            Self::Time { found } => write!(
+                f,
+                "a time as in \"2027-01-01T00:00:00Z\" was expected, from 1970 and in whole milliseconds, found \"{}\"",
+                shown(found)
+            ),
+            Self::NeverHolds => f.write_str("`until` is not after `from`, so the rule would never hold"),
+            Self::NoCondition => f.write_str("`when` has no condition"),
+            Self::NoExpectation => f.write_str("the test expects nothing"),
+            Self::NotTrue => f.write_str("`true` was expected"),
+        }
+    }
+}
+
+/// A text of the document as it may be printed: on one line, without control characters, and not for ever.
+pub(super) fn shown(text: &str) -> String {
+    const CHARACTERS_MAX: usize = POLICY_NAME_BYTES_MAX;
+    let mut shown: String = text.chars().take(CHARACTERS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(CHARACTERS_MAX).is_some() {
+        shown.push_str("..");
+    }
+    shown
+}
+
+/// The candidate that is fewest edits from `found`, if that is at most one edit in three characters.
+fn nearest<'c>(found: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    // The work grows with the product of the lengths, and nothing so long is a slip of the pen.
+    if found.len() > 2 * POLICY_NAME_BYTES_MAX {
+        return None;
+    }
+    let edits_max = found.chars().count().div_ceil(3);
+    candidates
+        .map(|candidate| (edits(found, candidate), candidate))
+        .filter(|(edits, _)| *edits <= edits_max)
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Insertions, deletions and replacements that lead from one text to the other (Levenshtein), without regard to
+/// case. One row of the table is kept: `row[j]` is the distance from what was read of `one` to the first `j` of
+/// `two`.
+fn edits(one: &str, two: &str) -> usize {
+    let two: Vec<char> = two.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=two.len()).collect();
+    for (read, from) in one.to_lowercase().chars().enumerate() {
+        let mut left = read + 1;
+        let mut diagonal = read;
+        for (cell, to) in row.iter_mut().skip(1).zip(&two) {
+            let above = *cell;
+            let replaced = diagonal + usize::from(from != *to);
+            *cell = replaced.min(above + 1).min(left + 1);
+            left = *cell;
+            diagonal = above;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = read + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_counted() {
+        for (one, two, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("topics", "topics", 0),
+            ("Topics", "topics", 0),
+            ("topic", "topics", 1),
+            ("tpoics", "topics", 2),
+            ("kitten", "sitting", 3),
+            ("flaw", "lawn", 2),
+        ] {
+            assert_eq!(edits(one, two), expected, "{one} {two}");
+        }
+    }
+
+    #[test]
+    fn only_a_near_word_is_suggested() {
+        let keys = ["id", "who", "verbs", "topics", "when"];
+        for (found, expected) in [
+            ("topic", Some("topics")),
+            ("verb", Some("verbs")),
+            ("hwo", None),
+            ("whom", Some("who")),
+            ("principals", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(found, keys.into_iter()), expected, "{found}");
+        }
+        assert_eq!(nearest(&"a".repeat(100_000), keys.into_iter()), None);
+    }
+
+    /// FAILURES T44 and T45.
+    #[test]
+    fn texts_are_printed_on_one_line() {
+        assert_eq!(shown("a\r\nb\u{1b}[2J\u{202e}\u{85}"), "a\\r\\nb\\u{1b}[2J\\u{202e}\\u{85}");
+        assert!(shown(&"a".repeat(1_000)).len() < 70);
+    }
+}
