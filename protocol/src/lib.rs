@@ -17,10 +17,12 @@
 //!
 //! [`ids`], [`keys`], [`wire`], [`limits`] and [`refusal`] are the ground they stand on.
 
+pub mod binding;
 pub mod identity;
 pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod policy;
+pub mod proof;
 pub mod topic;
 pub mod wire;

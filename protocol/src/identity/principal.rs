@@ -118,7 +118,7 @@ pub enum PrincipalError {
     Path,
     /// The DNS name is not a sequence of lower-case labels, or holds a wildcard.
     DnsName,
-    /// The common name is empty, or holds a control character or one of `* # + > / $ { }`.
+    /// The common name is empty, or holds a control or invisible character or one of `* # + > / $ { }`.
     CommonName,
 }
 
@@ -134,9 +134,9 @@ impl fmt::Display for PrincipalError {
                 "a SPIFFE path has segments of letters, digits, '.', '_' and '-', none of them empty, '.' or '..'",
             ),
             Self::DnsName => f.write_str("a DNS principal is one lower-case host name without wildcard"),
-            Self::CommonName => {
-                f.write_str("a common name is not empty and has no control character and none of * # + > / $ { }")
-            }
+            Self::CommonName => f.write_str(
+                "a common name is not empty and has no control or invisible character and none of * # + > / $ { }",
+            ),
         }
     }
 }
@@ -185,11 +185,22 @@ fn check_dns(name: &str) -> Result<(), PrincipalError> {
 }
 
 fn check_common_name(name: &str) -> Result<(), PrincipalError> {
-    let refused = |character: char| character.is_control() || "*#+>/${}".contains(character);
+    let refused = |character: char| is_disruptive(character) || "*#+>/${}".contains(character);
     if name.is_empty() || name.chars().any(refused) {
         return Err(PrincipalError::CommonName);
     }
     Ok(())
+}
+
+/// Control characters, and those that are invisible or turn the direction of the text around them: with one of these
+/// two names can look alike to a person, or one name can rewrite the line of a log that it stands in.
+pub(super) fn is_disruptive(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 #[cfg(test)]
@@ -230,6 +241,9 @@ mod tests {
             ("cn:a\0b", Err(PrincipalError::CommonName)),
             ("cn:a\nb", Err(PrincipalError::CommonName)),
             ("cn:a\u{85}b", Err(PrincipalError::CommonName)),
+            ("cn:a\u{202e}b", Err(PrincipalError::CommonName)),
+            ("cn:a\u{200b}b", Err(PrincipalError::CommonName)),
+            ("cn:\u{5e9}\u{5dc}", Ok(PrincipalSource::CommonName)),
             ("cn:${user}", Err(PrincipalError::CommonName)),
         ] {
             assert_eq!(Principal::parse(text).map(|principal| principal.source()), expected, "{text:?}");
