@@ -17,12 +17,16 @@
 //!
 //! [`ids`], [`keys`], [`wire`], [`limits`] and [`refusal`] are the ground they stand on.
 
+pub mod batch;
 pub mod binding;
+pub mod frame;
 pub mod identity;
 pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod policy;
 pub mod proof;
+pub mod refusal;
+pub mod session;
 pub mod topic;
 pub mod wire;

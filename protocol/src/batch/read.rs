@@ -1,0 +1,250 @@
+//! How a consumer judges the batches of a live subscription: by the sequence of each producer's incarnation.
+//!
+//! The consumer trusts no broker. A batch that verifies may still be an old one sent again, one of two that a
+//! producer signed for one place, or the first after others were held back; the chain of preambles tells.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use crate::ids::{IncarnationId, Kid, PreambleDigest, TopicDigest};
+
+use super::signed::VerifiedBatch;
+
+/// Sequences that one subscription follows, least recently used dropped first. A dropped one counts as `Joined`
+/// when its producer is heard again.
+pub const SEQUENCES_MAX: usize = 16_384;
+
+/// Digests remembered of each sequence, to tell a replay from an equivocation.
+const DIGESTS_KEPT: usize = 16;
+
+/// A batch's place in its producer's sequence, when nothing is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The one after the last.
+    Next,
+    /// The first of its sequence that this subscription sees.
+    Joined,
+    /// Messages between the last one and this one were not delivered.
+    AfterGap {
+        /// How many sequence numbers are missing.
+        missed: u64,
+    },
+}
+
+/// What is wrong with a verified batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceError {
+    /// It was delivered before, or is older than what was.
+    Replay {
+        /// Its first sequence number.
+        first_seq: u64,
+        /// The number that is expected next.
+        expected: u64,
+    },
+    /// Its producer signed two batches for one place.
+    Equivocation {
+        /// The place.
+        first_seq: u64,
+    },
+    /// It is next by number, but not chained to the one before.
+    Chain {
+        /// Its first sequence number.
+        first_seq: u64,
+    },
+}
+
+impl fmt::Display for SequenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replay { first_seq, expected } => {
+                write!(f, "sequence {first_seq} was delivered before; {expected} is expected next")
+            }
+            Self::Equivocation { first_seq } => {
+                write!(f, "the producer signed two different batches for sequence {first_seq}")
+            }
+            Self::Chain { first_seq } => {
+                write!(f, "the batch at sequence {first_seq} is not chained to the one before it")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SequenceError {}
+
+/// Follows the sequences of every producer that a subscription hears.
+#[derive(Debug, Default)]
+pub struct SequenceReader {
+    sequences: HashMap<SequenceKey, Sequence>,
+    clock: u64,
+}
+
+type SequenceKey = (Kid, IncarnationId, TopicDigest);
+
+#[derive(Debug)]
+struct Sequence {
+    next_seq: u64,
+    digests: VecDeque<(u64, PreambleDigest)>,
+    used_at: u64,
+}
+
+impl SequenceReader {
+    /// Follows nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Judges a verified batch and, when it is in order, moves its sequence past it.
+    ///
+    /// # Errors
+    /// [`SequenceError`]; the sequence stays where it was, and the batch must not be handed out.
+    pub fn handle(&mut self, batch: &VerifiedBatch) -> Result<Place, SequenceError> {
+        let preamble = batch.batch().preamble();
+        let digest = batch.batch().digest();
+        let key = (preamble.kid, preamble.incarnation_id, preamble.topic);
+        self.clock += 1;
+        let Some(sequence) = self.sequences.get_mut(&key) else {
+            self.make_room();
+            let digests = VecDeque::from([(preamble.first_seq, digest)]);
+            self.sequences
+                .insert(key, Sequence { next_seq: preamble.next_seq(), digests, used_at: self.clock });
+            return Ok(Place::Joined);
+        };
+        let place = sequence.judge(preamble.first_seq, preamble.prev, digest)?;
+        sequence.advance(preamble.first_seq, preamble.next_seq(), digest);
+        sequence.used_at = self.clock;
+        Ok(place)
+    }
+
+    /// Dropping a sixteenth at once keeps the search for the oldest off the path of single batches.
+    fn make_room(&mut self) {
+        if self.sequences.len() < SEQUENCES_MAX {
+            return;
+        }
+        let mut ages: Vec<u64> = self.sequences.values().map(|sequence| sequence.used_at).collect();
+        let (_, cut, _) = ages.select_nth_unstable(SEQUENCES_MAX / 16);
+        let cut = *cut;
+        self.sequences.retain(|_, sequence| sequence.used_at > cut);
+    }
+}
+
+impl Sequence {
+    fn judge(
+        &self,
+        first_seq: u64,
+        prev: PreambleDigest,
+        digest: PreambleDigest,
+    ) -> Result<Place, SequenceError> {
+        if first_seq > self.next_seq {
+            return Ok(Place::AfterGap { missed: first_seq - self.next_seq });
+        }
+        if first_seq == self.next_seq {
+            let chained = self.digests.back().is_some_and(|(_, last)| *last == prev);
+            return if chained { Ok(Place::Next) } else { Err(SequenceError::Chain { first_seq }) };
+        }
+        let other = self.digests.iter().any(|(seq, seen)| *seq == first_seq && *seen != digest);
+        if other {
+            return Err(SequenceError::Equivocation { first_seq });
+        }
+        Err(SequenceError::Replay { first_seq, expected: self.next_seq })
+    }
+
+    fn advance(&mut self, first_seq: u64, next_seq: u64, digest: PreambleDigest) {
+        if self.digests.len() == DIGESTS_KEPT {
+            self.digests.pop_front();
+        }
+        self.digests.push_back((first_seq, digest));
+        self.next_seq = next_seq;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Producer;
+    use super::*;
+    use crate::batch::Batch;
+
+    fn verified(producer: &Producer, batch: Batch) -> VerifiedBatch {
+        batch.verify(&producer.key.verifying_key()).unwrap()
+    }
+
+    #[test]
+    fn batches_in_order_are_next() {
+        let mut producer = Producer::new("orders/eu");
+        let mut reader = SequenceReader::new();
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            let batch = producer.batch(&[b"one", b"two"]);
+            places.push(reader.handle(&verified(&producer, batch)).unwrap());
+        }
+        assert_eq!(places, [Place::Joined, Place::Next, Place::Next]);
+    }
+
+    #[test]
+    fn a_gap_is_counted_and_the_sequence_goes_on_behind_it() {
+        let mut producer = Producer::new("orders/eu");
+        let mut reader = SequenceReader::new();
+        let first = producer.batch(&[b"one"]);
+        let _held_back = producer.batch(&[b"two", b"three"]);
+        let third = producer.batch(&[b"four"]);
+        let fourth = producer.batch(&[b"five"]);
+        assert_eq!(reader.handle(&verified(&producer, first)), Ok(Place::Joined));
+        assert_eq!(reader.handle(&verified(&producer, third)), Ok(Place::AfterGap { missed: 2 }));
+        assert_eq!(reader.handle(&verified(&producer, fourth)), Ok(Place::Next));
+    }
+
+    #[test]
+    fn a_batch_sent_again_is_a_replay_however_old() {
+        let mut producer = Producer::new("orders/eu");
+        let mut reader = SequenceReader::new();
+        let first = producer.batch(&[b"one"]);
+        reader.handle(&verified(&producer, first.clone())).unwrap();
+        for _ in 0..2 * DIGESTS_KEPT {
+            let replayed = reader.handle(&verified(&producer, first.clone()));
+            assert!(matches!(replayed, Err(SequenceError::Replay { first_seq: 0, .. })));
+            let next = producer.batch(&[b"more"]);
+            reader.handle(&verified(&producer, next)).unwrap();
+        }
+    }
+
+    #[test]
+    fn two_batches_for_one_place_are_an_equivocation() {
+        let mut producer = Producer::new("orders/eu");
+        let mut twin = Producer::new("orders/eu");
+        let mut reader = SequenceReader::new();
+        let (one, other) = (producer.batch(&[b"one"]), twin.batch(&[b"uno"]));
+        reader.handle(&verified(&producer, one)).unwrap();
+        assert_eq!(reader.handle(&verified(&twin, other)), Err(SequenceError::Equivocation { first_seq: 0 }));
+    }
+
+    #[test]
+    fn a_batch_that_follows_another_history_breaks_the_chain() {
+        let mut producer = Producer::new("orders/eu");
+        let mut twin = Producer::new("orders/eu");
+        let mut reader = SequenceReader::new();
+        let one = producer.batch(&[b"one"]);
+        reader.handle(&verified(&producer, one)).unwrap();
+        let _ = twin.batch(&[b"uno"]);
+        let other = twin.batch(&[b"due"]);
+        assert_eq!(reader.handle(&verified(&twin, other)), Err(SequenceError::Chain { first_seq: 1 }));
+    }
+
+    #[test]
+    fn sequences_are_bounded_and_the_oldest_go_first() {
+        let mut reader = SequenceReader::new();
+        let mut producer = Producer::new("orders/eu");
+        for number in 0..SEQUENCES_MAX + 10 {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            reader.clock += 1;
+            reader.make_room();
+            let key = (Kid::ZERO, IncarnationId::new(id), TopicDigest::ZERO);
+            let sequence = Sequence { next_seq: 0, digests: VecDeque::new(), used_at: reader.clock };
+            reader.sequences.insert(key, sequence);
+        }
+        assert!(reader.sequences.len() <= SEQUENCES_MAX);
+        assert!(!reader.sequences.contains_key(&(Kid::ZERO, IncarnationId::ZERO, TopicDigest::ZERO)));
+        let batch = producer.batch(&[b"one"]);
+        assert_eq!(reader.handle(&verified(&producer, batch)), Ok(Place::Joined));
+    }
+}
