@@ -1,0 +1,71 @@
+//! `[limits]` and `[audit]`: the bounds that an operator may move, within reason.
+//!
+//! Limits that both sides of the wire must agree on are in [`sealbus_protocol::limits`] and are not configurable.
+
+/// Bytes of a configuration file. The largest sensible one has a few hundred lines.
+pub const CONFIG_BYTES_MAX: u64 = 256 * 1_024;
+
+/// Listeners of a broker. Each has its own roots and its own accept loop; nobody needs one for each client.
+pub const LISTENERS_MAX: usize = 64;
+
+/// `[limits]`: what one broker spends, at worst.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Connections at once, over all listeners. Default 10,000, from 1 to 1,000,000. An idle one holds about 30 KiB,
+    /// so 300 MiB at worst, without what `outbox_bytes_max` allows.
+    pub connections_max: usize,
+    /// TLS handshakes at once, over all listeners. Default 64, from 1 to 10,000. One holds at most 64 KiB of a peer's
+    /// messages, so 4 MiB at worst.
+    pub handshakes_max: usize,
+    /// TLS handshakes at once from one source address. Default 8, from 1 to `handshakes_max`.
+    pub handshakes_per_source_max: usize,
+    /// Milliseconds from accepting a connection to its HELLO, TLS included. Default 10,000, from 100 to 60,000.
+    pub handshake_timeout_ms: u64,
+    /// Bytes of batches that wait for one slow session before it misses some. Default 8 MiB, from 2 MiB (two of the
+    /// largest batches) to 1 GiB. Batches are shared between sessions, so that the worst is this much for every
+    /// session only if each waits for other batches.
+    pub outbox_bytes_max: usize,
+    /// Subscriptions over all sessions. Default 100,000, from 1 to 10,000,000. Each takes about 500 bytes, so 50 MiB
+    /// at worst.
+    pub subscriptions_max: usize,
+    /// Milliseconds in which a session must have written its GENERATION marker before it is cut. Default 50, from 10
+    /// to 10,000. It is how long a policy change may take to be a fact.
+    pub marker_timeout_ms: u64,
+    /// Milliseconds in which sessions may finish when the broker shuts down. Default 10,000, from 0 to 600,000.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            handshakes_max: 64,
+            handshakes_per_source_max: 8,
+            handshake_timeout_ms: 10_000,
+            outbox_bytes_max: 8 * 1_024 * 1_024,
+            subscriptions_max: 100_000,
+            marker_timeout_ms: 50,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// `[audit]`: how much may wait for the audit log. Whether there is one is not configurable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// Events that wait to be written before the acts that they are about are refused. Default 8,192, from 64 to
+    /// 1,000,000. Each takes about 500 bytes, so 4 MiB at worst.
+    pub queue_events_max: usize,
+    /// Milliseconds in which an event of a session or a refusal is on the disk. Default 250, from 1 to 900: the
+    /// promise is a second. Changes never wait.
+    pub sync_within_ms: u64,
+    /// Events with one source and one reason that are written singly in a second; more are written as one with their
+    /// count. Default 10, from 1 to 1,000.
+    pub singles_per_second_max: u32,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { queue_events_max: 8_192, sync_within_ms: 250, singles_per_second_max: 10 }
+    }
+}
