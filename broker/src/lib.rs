@@ -1,4 +1,29 @@
-//! The Sealbus broker, as a library.
+//! The Sealbus broker, as a library: start it with [`Broker::start`], stop it with [`Broker::shutdown`].
+//!
+//! # The story of a message
+//!
+//! A connection passes `admission` and TLS (`listener`) and becomes a `session`: one task that owns the stream and
+//! turns bytes into requests. HELLO is judged once (`pipeline::hello`); from then on the session acts as one principal.
+//! A batch (`pipeline::publish`) is decided about, judged by its sequence, verified, and left in the `outbox` of every
+//! session that the `router` finds for its topic. Their tasks decide again (`pipeline::deliver`), frame and write.
+//! When policy or certificates change (`reload`), every session marks the place before the change is called done.
+//!
+//! Every file imports only from below:
+//!
+//! ```text
+//! broker                                             start, stop, wiring
+//! listener  reload                                   accept, TLS; changes that reach everybody
+//! session/                                           one task per connection
+//! pipeline/                                          the order of a request, once, in the open
+//! bus                                                what all sessions share
+//! router/  outbox  producers  bindings  sessions     who wants what, who publishes, who is there
+//! party  port  change  admission  locks              small words that they share
+//! audit/  policy  tls/                               what is recorded, decided, believed
+//! config/  clock  vfs  shutdown  telemetry
+//! ```
+//!
+//! Read `pipeline`, then `session`, then `reload`. What is not here: durable streams, which will stand beside `router`
+//! behind the same pipeline; and any byte format or rule, which are `sealbus_protocol`'s.
 
 pub mod audit;
 pub mod clock;
@@ -8,3 +33,23 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
 pub mod vfs;
+
+mod admission;
+mod bindings;
+mod broker;
+mod bus;
+mod change;
+mod listener;
+mod locks;
+mod outbox;
+mod party;
+mod pipeline;
+mod port;
+mod producers;
+mod reload;
+mod router;
+mod session;
+mod sessions;
+
+pub use broker::{Broker, Parts, RunError, StartError};
+pub use change::{ReloadError, ReloadReport};

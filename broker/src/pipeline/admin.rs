@@ -1,0 +1,198 @@
+//! ADMIN: changes, questions and audit lines, over the same session and by the same decisions as everything else.
+//!
+//! What takes time is done by a task of its own, which signals the answer to the session. A session has at most one
+//! such task: the next request is refused until the answer is there.
+
+use std::sync::Arc;
+
+use sealbus_protocol::frame::admin::{AUDIT_BYTES_MAX, Decision, Question};
+use sealbus_protocol::frame::{AdminRequest, AdminResult, Operation, Outcome, RequestId};
+use sealbus_protocol::identity::Principal;
+use sealbus_protocol::policy::{Act, Denial};
+use sealbus_protocol::refusal::{Code, Refusal};
+use sealbus_protocol::session::BrokerSession;
+use tokio::sync::oneshot;
+
+use super::Client;
+use crate::audit::{Event, Initiator};
+use crate::bus::Bus;
+use crate::change::{ChangeRequest, ReloadError, ReloadReport};
+
+/// What a session has under way as an administrator.
+#[derive(Debug, Default)]
+pub(super) struct Administering {
+    awaited: Option<RequestId>,
+    /// Reading the audit log is recorded once for a session: a reader that follows the log would otherwise find a new
+    /// line each time it looks, its own.
+    has_read_audit: bool,
+}
+
+const RELOAD: &str = "policy reload";
+const CAN_I: &str = "can-i about another principal";
+const AUDIT_READ: &str = "audit read";
+
+impl Client {
+    pub(super) fn administer(&mut self, wire: &mut BrokerSession, admin: AdminRequest) -> Result<(), Refusal> {
+        let AdminRequest { request, operation } = admin;
+        if let Some(refusal) = self.closed_to_requests() {
+            self.refuse(wire, request, refusal);
+            return Ok(());
+        }
+        match operation {
+            Operation::PolicyReload => {
+                if !self.may_administer(wire, request, RELOAD, Act::Admin)? {
+                    return Ok(());
+                }
+                let by = Initiator::Session(self.actor());
+                self.begin(wire, request, |bus| reload(bus, by));
+                Ok(())
+            }
+            Operation::CanI { principal, question } => {
+                let other = principal.filter(|principal| *principal != self.party.principal);
+                if other.is_some() {
+                    if !self.may_administer(wire, request, CAN_I, Act::Admin)? {
+                        return Ok(());
+                    }
+                    self.record(Event::AdminDone { actor: self.actor(), operation: CAN_I })?;
+                }
+                let outcome = self.answer(other.as_ref(), &question);
+                wire.admin_result(&AdminResult { request, outcome });
+                Ok(())
+            }
+            Operation::AuditRead { from, lines_max } => {
+                if !self.may_administer(wire, request, AUDIT_READ, Act::Audit)? {
+                    return Ok(());
+                }
+                if !std::mem::replace(&mut self.administering.has_read_audit, true) {
+                    self.record(Event::AdminDone { actor: self.actor(), operation: AUDIT_READ })?;
+                }
+                self.begin(wire, request, move |bus| read_audit(bus, from, lines_max));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the answer of the session's task.
+    pub(crate) fn answer_admin(
+        &mut self,
+        wire: &mut BrokerSession,
+        request: RequestId,
+        answer: Result<Outcome, Refusal>,
+    ) {
+        if self.administering.awaited.take_if(|awaited| *awaited == request).is_none() {
+            return;
+        }
+        match answer {
+            Ok(outcome) => wire.admin_result(&AdminResult { request, outcome }),
+            Err(refusal) => self.refuse(wire, request, refusal),
+        }
+    }
+
+    /// Decides, and refuses and records what is denied.
+    fn may_administer(
+        &mut self,
+        wire: &mut BrokerSession,
+        request: RequestId,
+        operation: &'static str,
+        act: Act<'_>,
+    ) -> Result<bool, Refusal> {
+        match self.decisions.on_bus(act, self.bus.clock.now_ms()) {
+            Ok(_) => Ok(true),
+            Err(denial) => {
+                let rule = denial.rule().clone();
+                self.record(Event::AdminDenied { actor: self.actor(), operation, rule })?;
+                self.refuse(wire, request, Refusal::new(Code::Denied, format!("{operation}: {denial}")));
+                Ok(false)
+            }
+        }
+    }
+
+    fn begin<F>(&mut self, wire: &mut BrokerSession, request: RequestId, work: impl FnOnce(Arc<Bus>) -> F)
+    where
+        F: Future<Output = Result<Outcome, Refusal>> + Send + 'static,
+    {
+        if self.administering.awaited.is_some() {
+            let reason = "the answer to another administrative request of this connection is awaited";
+            self.refuse(wire, request, Refusal::new(Code::Limit, reason));
+            return;
+        }
+        self.administering.awaited = Some(request);
+        let (work, handle) = (work(Arc::clone(&self.bus)), Arc::clone(&self.handle));
+        tokio::spawn(async move {
+            let answer = work.await;
+            handle.signal(|control| control.answer = Some((request, answer)));
+        });
+    }
+
+    /// Answers a question by the policy in force here, for the place that the asker is in.
+    fn answer(&self, other: Option<&Principal>, question: &Question) -> Outcome {
+        let act = match question {
+            Question::Publish(topic) => Act::Publish(topic),
+            Question::Subscribe(topic) => Act::Subscribe(topic),
+            Question::Admin => Act::Admin,
+            Question::Audit => Act::Audit,
+        };
+        let now_ms = self.bus.clock.now_ms();
+        let decided = match other {
+            None => self.decisions.on_bus(act, now_ms),
+            Some(principal) => {
+                let subject = self.decisions.policy().compiled.subject(principal);
+                subject.decide(act, &self.party.context_at(now_ms))
+            }
+        };
+        match decided {
+            Ok(permit) => {
+                Outcome::Decided { decision: Decision::Permitted, why: format!("rule \"{}\"", permit.rule()) }
+            }
+            Err(denial) => Outcome::Decided { decision: Decision::Denied, why: why(&denial) },
+        }
+    }
+}
+
+fn why(denial: &Denial) -> String {
+    denial.to_string()
+}
+
+/// Asks for a change and waits until it is a fact, or refused.
+async fn reload(bus: Arc<Bus>, by: Initiator) -> Result<Outcome, Refusal> {
+    let (reply, outcome) = oneshot::channel();
+    let asked = bus.changes.try_send(ChangeRequest { by, reply });
+    let report = match asked {
+        Ok(()) => outcome.await.unwrap_or(Err(ReloadError::Stopping)),
+        Err(_) => Err(ReloadError::Busy),
+    };
+    match report {
+        Ok(report) => Ok(outcome_of(&report)),
+        Err(error) => {
+            let code = match &error {
+                ReloadError::Policy(_) | ReloadError::Tls { .. } => Code::Format,
+                ReloadError::Audit(_) => Code::AuditUnavailable,
+                ReloadError::Busy => Code::Limit,
+                ReloadError::Stopping => Code::Draining,
+            };
+            Err(Refusal::new(code, format!("{RELOAD}: {error}")))
+        }
+    }
+}
+
+fn outcome_of(report: &ReloadReport) -> Outcome {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Outcome::PolicyReloaded {
+        generation: report.generation,
+        version: report.version,
+        hash: report.hash,
+        rules_before: count(report.rules_before),
+        rules_after: count(report.rules_after),
+        sessions_cut: count(report.sessions_cut),
+    }
+}
+
+/// Reads lines on a thread that may block.
+async fn read_audit(bus: Arc<Bus>, from: u64, lines_max: u32) -> Result<Outcome, Refusal> {
+    let read = tokio::task::spawn_blocking(move || bus.audit.read(from, lines_max, AUDIT_BYTES_MAX));
+    match read.await {
+        Ok(Ok(page)) => Ok(Outcome::AuditLines { from, next: page.next, lines: page.lines }),
+        Ok(Err(error)) => Err(Refusal::new(Code::Internal, format!("{AUDIT_READ} from {from}: {error}"))),
+        Err(_) => Err(Refusal::new(Code::Internal, format!("{AUDIT_READ} from {from}: the reader failed"))),
+    }
+}

@@ -1,0 +1,279 @@
+//! OPEN and PUBLISH: how a batch gets in.
+//!
+//! ```text
+//!   PUBLISH --> decode --> decide --> lock the sequence: judge --> outboxes --> commit --> unlock --> ACK
+//!               FORMAT     cached                        |             one push per session
+//!                                                        '--> REFUSED, and an audit event
+//! ```
+//!
+//! The sequence is locked once for a batch, from the judgement to the last outbox: two connections of one incarnation
+//! cannot put a topic's batches out of order, and a verdict is committed to the state that it was made on.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use sealbus_protocol::batch::Batch;
+use sealbus_protocol::batch::accept::{Circumstances, Durability, Equivocation, Receipt, SequenceState, Verdict};
+use sealbus_protocol::frame::{Ack, Alias, Freshness, RequestId};
+use sealbus_protocol::ids::{StreamId, TopicDigest};
+use sealbus_protocol::policy::{DenialRule, Verb};
+use sealbus_protocol::refusal::{Code, Refusal};
+use sealbus_protocol::session::BrokerSession;
+use sealbus_protocol::topic::Topic;
+
+use super::Client;
+use super::decide::Want;
+use super::route::Route;
+use crate::audit::{Actor, BatchHead, Event, PublishTraffic, Target};
+use crate::locks::lock;
+use crate::outbox::Published;
+
+/// No stream captures a topic in this version: a batch is handed to the subscribers of this moment, and kept nowhere.
+const LIVE: Receipt = Receipt { durability: Durability::Live, offset: None };
+
+/// How long a session's publishing is counted before the audit log is told.
+const SUMMARY_AFTER_MS: u64 = 10_000;
+
+/// A topic that the session publishes on.
+#[derive(Debug)]
+pub(super) struct OpenTopic {
+    pub(super) topic: Topic,
+    digest: TopicDigest,
+    state: Arc<Mutex<SequenceState>>,
+    route: Route,
+    traffic: PublishTraffic,
+}
+
+impl OpenTopic {
+    /// What was published since the last summary; none when nothing was.
+    pub(super) fn summary(&self, actor: Actor) -> Option<Event> {
+        let Self { topic, traffic, .. } = self;
+        (*traffic != PublishTraffic::default())
+            .then(|| Event::PublishSummary { actor, topic: topic.clone(), traffic: *traffic })
+    }
+}
+
+/// What came of a batch, once its sequence is unlocked again.
+enum Judged {
+    Answered(Freshness),
+    Denied(DenialRule, Refusal),
+    Refused(Refusal),
+    Equivocated(Box<Equivocation>),
+}
+
+impl Client {
+    pub(super) fn open(
+        &mut self,
+        wire: &mut BrokerSession,
+        request: RequestId,
+        topic: Topic,
+    ) -> Result<(), Refusal> {
+        if let Some(refusal) = self.closed_to_requests() {
+            self.refuse(wire, request, refusal);
+            return Ok(());
+        }
+        let now_ms = self.bus.clock.now_ms();
+        let rule = match self.decisions.on_topic(Want::Publish, &topic, now_ms) {
+            Ok(permit) => permit.rule().clone(),
+            Err(denial) => {
+                let (rule, refusal) = (denial.rule().clone(), denied("publish on", &topic, denial));
+                return self.refuse_denied(wire, request, Target::Topic(topic), (Verb::Publish, rule), refusal);
+            }
+        };
+        let opened = lock(&self.bus.producers).open(self.producer.incarnation_id, &topic);
+        let Ok(state) = opened else {
+            let reason = "all sequence states of the principal are in use; close topics that are not";
+            self.refuse(wire, request, Refusal::new(Code::Limit, reason));
+            return Ok(());
+        };
+        self.record(Event::Opened { actor: self.actor(), topic: topic.clone(), rule })?;
+        let resume = lock(&state).resume_point();
+        let alias = match wire.opened(request, StreamId::ZERO, resume) {
+            Ok(alias) => alias,
+            Err(error) => {
+                lock(&self.bus.producers).close(self.producer.incarnation_id, &topic);
+                return Err(error.refusal());
+            }
+        };
+        let digest = topic.digest(&StreamId::ZERO);
+        let open = OpenTopic { topic, digest, state, route: Route::default(), traffic: PublishTraffic::default() };
+        let index = usize::try_from(alias.0).unwrap_or(usize::MAX);
+        if self.topics.len() <= index {
+            // Aliases are small numbers that the session's own half gives out, one after the other.
+            self.topics.resize_with(index + 1, || None);
+        }
+        if let Some(slot) = self.topics.get_mut(index) {
+            *slot = Some(open);
+        }
+        Ok(())
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        wire: &mut BrokerSession,
+        request: RequestId,
+        alias: Alias,
+        bytes: Bytes,
+    ) -> Result<(), Refusal> {
+        if let Some(refusal) = self.closed_to_requests() {
+            self.refuse(wire, request, refusal);
+            return Ok(());
+        }
+        let index = usize::try_from(alias.0).unwrap_or(usize::MAX);
+        let Some(open) = self.topics.get_mut(index).and_then(Option::as_mut) else {
+            return Err(Refusal::new(Code::Session, format!("alias {alias} is not open")));
+        };
+        let len = bytes.len();
+        let batch = match Batch::decode(bytes) {
+            Ok(batch) => batch,
+            Err(error) => {
+                let refusal = Refusal::new(Code::Format, format!("publish on {}: {error}", open.topic));
+                return self.refuse_batch(wire, request, index, refusal);
+            }
+        };
+        let messages = batch.preamble().content.messages();
+        let now_ms = self.bus.clock.now_ms();
+        let policy = Arc::clone(self.decisions.policy());
+        let decision = self.decisions.on_topic(Want::Publish, &open.topic, now_ms);
+        let circumstances = Circumstances {
+            bus_id: self.bus.id,
+            topic: &open.topic,
+            topic_digest: open.digest,
+            producer: &self.producer,
+            policy_version: policy.compiled.version(),
+            decision: decision.as_ref(),
+            fence: self.handle.fence(),
+            now_ms,
+        };
+        let mut state = lock(&open.state);
+        let judged = match state.judge(batch, &circumstances) {
+            Verdict::Accept(accepted) => {
+                let published = Arc::new(Published {
+                    topic: open.topic.clone(),
+                    batch: accepted.batch().bytes().clone(),
+                    messages,
+                    broker_ms: now_ms,
+                    generation: policy.generation,
+                    producer: Arc::clone(&self.party),
+                    binding: Arc::clone(&self.binding),
+                });
+                open.route.push(&self.bus.router, &policy, &published, now_ms);
+                state.commit(&accepted, LIVE);
+                open.traffic.messages = open.traffic.messages.saturating_add(u64::from(messages));
+                open.traffic.bytes = open.traffic.bytes.saturating_add(len as u64);
+                self.traffic.published = self.traffic.published.saturating_add(u64::from(messages));
+                Judged::Answered(Freshness::New)
+            }
+            Verdict::Duplicate(_) => Judged::Answered(Freshness::Duplicate),
+            Verdict::Refuse(refusal) => match decision {
+                Err(denial) if refusal.code() == Code::Denied => Judged::Denied(denial.rule().clone(), refusal),
+                Ok(_) | Err(_) => Judged::Refused(refusal),
+            },
+            Verdict::Equivocate(evidence) => Judged::Equivocated(evidence),
+        };
+        drop(state);
+        if self.summary_due.is_none() {
+            self.summary_due = Some(self.bus.clock.tick().after_ms(SUMMARY_AFTER_MS));
+        }
+        match judged {
+            Judged::Answered(freshness) => {
+                wire.ack(&Ack { request, receipt: LIVE, freshness, broker_ms: now_ms });
+                Ok(())
+            }
+            Judged::Denied(rule, refusal) => {
+                open.traffic.refused = open.traffic.refused.saturating_add(1);
+                let target = Target::Topic(open.topic.clone());
+                self.refuse_denied(wire, request, target, (Verb::Publish, rule), refusal)
+            }
+            Judged::Refused(refusal) => self.refuse_batch(wire, request, index, refusal),
+            Judged::Equivocated(evidence) => {
+                let topic = open.topic.clone();
+                self.refuse_equivocation(wire, request, topic, &evidence)
+            }
+        }
+    }
+
+    pub(super) fn close_topic(&mut self, alias: Alias) -> Result<(), Refusal> {
+        let index = usize::try_from(alias.0).unwrap_or(usize::MAX);
+        let Some(open) = self.topics.get_mut(index).and_then(Option::take) else { return Ok(()) };
+        lock(&self.bus.producers).close(self.producer.incarnation_id, &open.topic);
+        match open.summary(self.actor()) {
+            Some(summary) => self.record(summary),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the audit log what was published, when it is time to.
+    pub(crate) fn summarise(&mut self) -> Result<(), Refusal> {
+        if self.summary_due.is_none_or(|due| self.bus.clock.tick() < due) {
+            return Ok(());
+        }
+        self.summary_due = None;
+        let actor = self.actor();
+        let mut summaries = Vec::new();
+        for open in self.topics.iter_mut().flatten() {
+            summaries.extend(open.summary(actor.clone()));
+            open.traffic = PublishTraffic::default();
+        }
+        summaries.into_iter().try_for_each(|summary| self.record(summary))
+    }
+
+    fn refuse_batch(
+        &mut self,
+        wire: &mut BrokerSession,
+        request: RequestId,
+        index: usize,
+        refusal: Refusal,
+    ) -> Result<(), Refusal> {
+        if let Some(open) = self.topics.get_mut(index).and_then(Option::as_mut) {
+            open.traffic.refused = open.traffic.refused.saturating_add(1);
+            let topic = open.topic.clone();
+            let (code, reason) = (refusal.code(), refusal.reason().to_owned());
+            self.record(Event::BatchRefused { actor: self.actor(), topic, code, reason })?;
+        }
+        self.refuse(wire, request, refusal);
+        Ok(())
+    }
+
+    fn refuse_equivocation(
+        &mut self,
+        wire: &mut BrokerSession,
+        request: RequestId,
+        topic: Topic,
+        evidence: &Equivocation,
+    ) -> Result<(), Refusal> {
+        let reason = format!("another batch was signed and accepted at sequence {}", evidence.first_seq);
+        self.record(Event::Equivocation {
+            actor: self.actor(),
+            topic,
+            first_seq: evidence.first_seq,
+            accepted_head: evidence.accepted_head.as_ref().map(|head| BatchHead::new(head, &[])),
+            refused_head: BatchHead::new(&evidence.refused_head, &[]),
+        })?;
+        self.refuse(wire, request, Refusal::new(Code::Equivocation, reason));
+        Ok(())
+    }
+
+    /// Refuses what the policy denies, and records by which rule.
+    pub(super) fn refuse_denied(
+        &mut self,
+        wire: &mut BrokerSession,
+        request: RequestId,
+        target: Target,
+        (verb, rule): (Verb, DenialRule),
+        refusal: Refusal,
+    ) -> Result<(), Refusal> {
+        self.record(Event::Denied { actor: self.actor(), verb, target, rule })?;
+        self.refuse(wire, request, refusal);
+        Ok(())
+    }
+}
+
+/// What a denied client is told: what was attempted, on what, and which rule spoke.
+pub(super) fn denied(
+    attempt: &str,
+    on: impl std::fmt::Display,
+    denial: &sealbus_protocol::policy::Denial,
+) -> Refusal {
+    Refusal::new(Code::Denied, format!("{attempt} {on}: {denial}"))
+}

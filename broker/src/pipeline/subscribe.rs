@@ -1,0 +1,85 @@
+//! SUBSCRIBE and its end.
+//!
+//! READY is queued after the subscription is in the router's table: whatever is published after a client has seen it
+//! finds the subscription.
+
+use std::sync::Arc;
+
+use sealbus_protocol::frame::{self, Subscribe, SubscriptionId};
+use sealbus_protocol::policy::{Narrowed, Verb};
+use sealbus_protocol::refusal::{Code, Refusal};
+use sealbus_protocol::session::BrokerSession;
+use sealbus_protocol::topic::TopicFilter;
+
+use super::Client;
+use super::publish::denied;
+use crate::audit::{Event, Target};
+use crate::outbox::LaneId;
+use crate::router::Subscriber;
+
+/// A subscription of the session.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    /// What the client calls it.
+    pub(super) id: SubscriptionId,
+    /// What it wants.
+    pub(super) filter: TopicFilter,
+}
+
+impl Client {
+    pub(super) fn subscribe(&mut self, wire: &mut BrokerSession, subscribe: Subscribe) -> Result<(), Refusal> {
+        let Subscribe { request, subscription: id, filter, credit_bytes: _ } = subscribe;
+        let refusal = self.closed_to_requests().or_else(|| self.subscriptions_full());
+        if let Some(refusal) = refusal {
+            self.patience.spend_at(self.bus.clock.tick());
+            wire.refuse_subscription(request, id, refusal);
+            return Ok(());
+        }
+        let permit = match self.decisions.on_filter(&filter, self.bus.clock.now_ms()) {
+            Ok(permit) => permit,
+            Err(denial) => {
+                let refusal = denied("subscribe to", &filter, &denial);
+                let (verb, rule) = (Verb::Subscribe, denial.rule().clone());
+                let target = Target::Filter(filter);
+                self.record(Event::Denied { actor: self.actor(), verb, target, rule })?;
+                self.patience.spend_at(self.bus.clock.tick());
+                wire.refuse_subscription(request, id, refusal);
+                return Ok(());
+            }
+        };
+        self.record(Event::Subscribed {
+            actor: self.actor(),
+            filter: filter.clone(),
+            narrowed: permit.narrowed(),
+            rules: permit.rules().to_vec(),
+        })?;
+        let lane = LaneId(self.lane_next);
+        self.lane_next = self.lane_next.saturating_add(1);
+        let outbox = &self.handle.outbox;
+        outbox.open(lane);
+        let subscriber = Subscriber { lane, party: Arc::clone(&self.party), outbox: Arc::clone(outbox) };
+        self.bus.router.subscribe(&filter, subscriber);
+        self.subscriptions.insert(lane, Subscription { id, filter });
+        self.lanes.insert(id, lane);
+        let narrowed = match permit.narrowed() {
+            Narrowed::No => frame::Narrowed::No,
+            Narrowed::Yes => frame::Narrowed::Yes,
+        };
+        wire.ready(request, id, narrowed, self.decisions.policy().generation);
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), Refusal> {
+        let Some(lane) = self.lanes.remove(&id) else { return Ok(()) };
+        let Some(subscription) = self.subscriptions.remove(&lane) else { return Ok(()) };
+        self.bus.router.unsubscribe(&subscription.filter, &self.handle.outbox, lane);
+        self.handle.outbox.close(lane);
+        self.record(Event::Unsubscribed { actor: self.actor(), filter: subscription.filter })
+    }
+
+    fn subscriptions_full(&self) -> Option<Refusal> {
+        let max = self.bus.limits.subscriptions_max;
+        (self.bus.router.len() >= max)
+            .then(|| Refusal::new(Code::Limit, format!("the bus has {max} subscriptions, which is its limit")))
+    }
+}
