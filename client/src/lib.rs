@@ -1,1 +1,84 @@
-//! client
+//! The async client of Sealbus: publish signed messages, receive verified ones.
+//!
+//! ```no_run
+//! use sealbus_client::{Identity, Trust};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::from_dir("/etc/orders")?; // tls.crt and tls.key
+//! let trust = Trust::from_file("/etc/orders/trust.toml")?;
+//! let bus = sealbus_client::connect("bus.acme.example:7433", identity, trust).await?;
+//!
+//! let mut created = bus.subscribe("orders/+/created").await?;
+//!
+//! let orders = bus.publisher("orders/eu/created").await?;
+//! let receipt = orders.publish("{\"id\":17}").await?; // accepted by the broker
+//! println!("sequence {}, {}", receipt.sequence(), receipt.durability().as_str());
+//!
+//! while let Some(message) = created.try_next().await? {
+//!     println!("{} says {:?}", message.producer(), message.payload()); // a proven principal
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **What it does.** One task per [`Bus`] owns the connection: TLS 1.3 with certificates on both sides, reconnects with
+//! backoff, and the resumption of what was unacknowledged, byte for byte. A fresh signing key per process is bound to
+//! the certificate; batches are signed in that task, and verified in the consumer's. Consumers believe nobody but
+//! their own trust file: a broker that alters, moves, replays or forges is caught, with the code that says how.
+//!
+//! **What it does not contain.** The bytes, rules and session states are in `sealbus-protocol`. The policy is not
+//! checked by consumers yet, since it is not signed yet. There is no history, no durable consumer and no sealing in
+//! this version. Nothing here blocks in `Drop`, waits without a deadline, or queues without a bound.
+//!
+//! **Reading order.** [`Builder`] and [`Bus`] (the surface); `publisher/queue`, `publisher/line` (how messages become
+//! batches, and what becomes of those: pure); `connection/core` (what the task decides: no I/O), `connection/driver`
+//! and `connection/task` (its I/O); `subscription/verify` (the order of judgement), `subscription/bindings` (whose
+//! keys are believed).
+
+mod builder;
+mod bus;
+mod clock;
+mod connection;
+mod error;
+mod event;
+mod identity;
+mod message;
+mod publisher;
+mod subscription;
+mod sync;
+mod tls;
+mod trust;
+
+pub use sealbus_protocol::batch::RecordError;
+pub use sealbus_protocol::batch::accept::Durability;
+pub use sealbus_protocol::frame::admin::{Decision, Question};
+pub use sealbus_protocol::identity::{Principal, PrincipalError};
+pub use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, Kid, PolicyHash};
+pub use sealbus_protocol::refusal::{Action, Code, Refusal};
+pub use sealbus_protocol::topic::{Topic, TopicError, TopicFilter};
+
+pub use builder::{Builder, Reconnect};
+pub use bus::{Answer, AuditPage, Bus, PolicySeen, ReloadReport};
+pub use error::{
+    CloseError, CloseReason, ConnectError, EnqueueError, OpenError, PublishAllError, PublishError, RequestError,
+    SubscribeError,
+};
+pub use event::{Event, Events};
+pub use identity::{Identity, IdentityError};
+pub use message::{DeliveryError, Message, Rejection, RejectionCode};
+pub use publisher::{IntoMessage, Json, MessageError, Outgoing, PendingReceipt, Publisher, Receipt};
+pub use subscription::Subscription;
+pub use trust::{Problem, Trust, TrustFileError};
+
+/// Connects with the defaults. When it returns, the first connection has been made, or refused.
+///
+/// # Errors
+/// [`ConnectError`] says which step failed, and on what.
+pub async fn connect(server: &str, identity: Identity, trust: Trust) -> Result<Bus, ConnectError> {
+    builder().server(server).identity(identity).trust(trust).connect().await
+}
+
+/// A connection with options.
+pub fn builder() -> Builder {
+    Builder::new()
+}

@@ -1,0 +1,151 @@
+//! The broker that is measured: this program again, with `serve`, in a temporary folder.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::bus_folder::{BusFolder, NewBus};
+use crate::failure::Failure;
+
+const ATTEMPTED: &str = "start the broker that is measured";
+
+/// The identities of a bench, and what they may do.
+const POLICY: &str = r#"version = 1
+
+[[allow]]
+id = "publish"
+who = ["spiffe://bench.local/publisher"]
+verbs = ["publish"]
+topics = ["bench/#"]
+
+[[allow]]
+id = "subscribe"
+who = ["spiffe://bench.local/subscriber"]
+verbs = ["subscribe"]
+topics = ["bench/#"]
+"#;
+
+/// A broker in a process of its own. It is told to stop, and waited for, when this is dropped.
+pub(super) struct BrokerProcess {
+    child: Child,
+    folder: BusFolder,
+    _temporary: tempfile::TempDir,
+}
+
+/// What a process has used.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usage {
+    /// CPU time, user and system.
+    pub(super) cpu: Duration,
+    /// Memory that it holds now.
+    pub(super) resident_bytes: u64,
+}
+
+impl BrokerProcess {
+    /// Starts a broker and waits until it listens.
+    pub(super) fn start() -> Result<Self, Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::new(ATTEMPTED, error);
+        let temporary = tempfile::tempdir().map_err(|error| failed(&error))?;
+        let new =
+            NewBus { trust_domain: "bench.local".to_owned(), hosts: Vec::new(), address: free_address()? };
+        let (folder, _) = BusFolder::create(temporary.path().join("bus"), &new)?;
+        for identity in ["publisher", "subscriber"] {
+            folder.issue(identity, &[])?;
+        }
+        fs::write(folder.path("policy.toml"), POLICY).map_err(|error| failed(&error))?;
+        let program = std::env::current_exe().map_err(|error| failed(&error))?;
+        let mut child = Command::new(program)
+            .arg("serve")
+            .arg("--config")
+            .arg(folder.path("sealbus.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(&error))?;
+        let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
+        let process = Self { child, folder, _temporary: temporary };
+        wait_until_it_listens(stderr)?;
+        Ok(process)
+    }
+
+    /// Its folder.
+    pub(super) const fn folder(&self) -> &BusFolder {
+        &self.folder
+    }
+
+    /// What it has used so far.
+    pub(super) fn usage(&self) -> Result<Usage, Failure> {
+        let unreadable =
+            |what: &str| Failure::new("measure the broker's CPU time", format!("{what} has another form"));
+        let read = |part: &str| {
+            let path = format!("/proc/{}/{part}", self.child.id());
+            fs::read_to_string(&path).map_err(|error| Failure::new(format!("read {path}"), error))
+        };
+        let stat = read("stat")?;
+        // The second field is the program's name in brackets, which may hold anything; 14 and 15 are counted after it.
+        let (_, after_name) = stat.rsplit_once(')').ok_or_else(|| unreadable("stat"))?;
+        let ticks: Vec<u64> =
+            after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+        let [user, system] = *ticks else { return Err(unreadable("stat")) };
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        let cpu = Duration::from_secs_f64(user.saturating_add(system) as f64 / per_second as f64);
+        let status = read("status")?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident_kib = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        let resident_kib = resident_kib.ok_or_else(|| unreadable("status"))?;
+        Ok(Usage { cpu, resident_bytes: resident_kib.saturating_mul(1_024) })
+    }
+}
+
+impl Usage {
+    /// What was used since an earlier moment, and the memory of this one.
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self { cpu: self.cpu.saturating_sub(earlier.cpu), resident_bytes: self.resident_bytes }
+    }
+}
+
+impl Drop for BrokerProcess {
+    fn drop(&mut self) {
+        // A broker that does not stop by itself is killed: the bench must not leave one behind.
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        for _ in 0..100 {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads what the broker says until it listens; afterwards a thread keeps its pipe empty.
+fn wait_until_it_listens(stderr: std::process::ChildStderr) -> Result<(), Failure> {
+    let mut lines = BufReader::new(stderr).lines();
+    let mut said = Vec::new();
+    for line in lines.by_ref().map_while(Result::ok) {
+        if line.starts_with("listening on ") {
+            std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+            return Ok(());
+        }
+        said.push(line);
+    }
+    let said = if said.is_empty() { "it ended without a word".to_owned() } else { said.join("\n") };
+    Err(Failure::new(ATTEMPTED, said))
+}
+
+/// A port of 127.0.0.1 that is free now. Somebody else may take it before the broker does, and then the broker says so.
+pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    listener
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| Failure::new("find a free port of 127.0.0.1", error))
+}

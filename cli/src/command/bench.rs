@@ -1,0 +1,95 @@
+//! `sealbus bench pubsub|latency`.
+
+use clap::{Args, Subcommand};
+
+use crate::bench::{self, Amount, Latency, Pubsub};
+use crate::command::block_on;
+use crate::failure::{Failure, Verdict};
+use crate::output;
+
+/// Measure: broker in a process of its own, publishers and subscribers over mutual TLS, in a temporary folder.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// How many messages go through. Publishers stay at most a few MiB ahead of the slowest subscriber, so that none
+    /// is lost; the latency is that of a busy bus.
+    Pubsub(PubsubArguments),
+    /// How long a message takes at a given rate, from the moment it was meant to be sent.
+    Latency(LatencyArguments),
+}
+
+/// Arguments of `bench pubsub`.
+#[derive(Debug, Args)]
+pub(crate) struct PubsubArguments {
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    size: u32,
+    /// How long to publish.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// How many messages to publish in all, instead of --seconds.
+    #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    messages: Option<u64>,
+    /// Publishers, each with its own connection and topic.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    publishers: u32,
+    /// Subscribers, each with its own connection; each receives everything.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    subscribers: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `bench latency`.
+#[derive(Debug, Args)]
+pub(crate) struct LatencyArguments {
+    /// Messages per second.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    size: u32,
+    /// How long to publish.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(command: &BenchCommand) -> Result<Verdict, Failure> {
+    match command {
+        BenchCommand::Pubsub(arguments) => block_on(pubsub(arguments)),
+        BenchCommand::Latency(arguments) => block_on(latency(arguments)),
+    }
+}
+
+async fn pubsub(arguments: &PubsubArguments) -> Result<Verdict, Failure> {
+    let amount = match arguments.messages {
+        Some(messages) => Amount::Messages(messages),
+        None => Amount::Seconds(arguments.seconds),
+    };
+    let measured = Pubsub {
+        size_bytes: arguments.size,
+        amount,
+        publishers: arguments.publishers,
+        subscribers: arguments.subscribers,
+    };
+    tell(&bench::pubsub(&measured).await?, arguments.json)
+}
+
+async fn latency(arguments: &LatencyArguments) -> Result<Verdict, Failure> {
+    let LatencyArguments { rate, size, seconds, json } = arguments;
+    let report =
+        bench::latency(&Latency { messages_per_second: *rate, size_bytes: *size, seconds: *seconds }).await?;
+    tell(&report, *json)
+}
+
+fn tell(report: &bench::Report, as_json: bool) -> Result<Verdict, Failure> {
+    if as_json {
+        output::print(&format!("{}\n", report.json()))?;
+    } else {
+        output::print(&report.table())?;
+    }
+    Ok(report.verdict())
+}

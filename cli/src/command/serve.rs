@@ -1,0 +1,112 @@
+//! `sealbus serve`: the broker.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use sealbus_broker::clock::{Clock, SystemClock};
+use sealbus_broker::config::{Config, ListenerConfig, LogConfig, LogFormat, Revocation};
+use sealbus_broker::vfs::OsVfs;
+use sealbus_broker::{Broker, Parts, policy, tls};
+use tracing_subscriber::EnvFilter;
+
+use crate::command::block_on;
+use crate::failure::{Failure, Verdict};
+use crate::output;
+use crate::style::Style;
+use crate::table::{Table, fields};
+
+/// Run a broker until SIGTERM or SIGINT; SIGHUP reloads policy, certificates, CAs and CRLs.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sealbus serve --config bus/sealbus.toml\n  sealbus serve --config \
+                        bus/sealbus.toml --check")]
+pub(crate) struct ServeArguments {
+    /// The configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Read configuration, certificates and policy, run the policy's tests, and exit.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(arguments: &ServeArguments) -> Result<Verdict, Failure> {
+    let path = &arguments.config;
+    let attempted = || format!("read the configuration {}", path.display());
+    let config = Config::load(&OsVfs, path).map_err(|error| {
+        Failure::new(attempted(), error).advising("`sealbus init DIR` writes a configuration that works")
+    })?;
+    if arguments.check { check(&config) } else { serve(config, path) }
+}
+
+/// Everything that start-up reads is read as start-up reads it.
+fn check(config: &Config) -> Result<Verdict, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let policy = policy::load(&OsVfs, &config.policy, 1, clock.now_ms())
+        .map_err(|error| Failure::new(format!("use the policy {}", config.policy.display()), error))?;
+    let mut listeners = Table::new(["listener", "zone", "principals", "revocation"]);
+    for listener in &config.listeners {
+        tls::load(&OsVfs, listener, Arc::clone(&clock)).map_err(|error| {
+            Failure::new(format!("use the TLS files of the listener {}", listener.address), error)
+        })?;
+        let ListenerConfig { address, zone, principal, trust_domain, revocation, .. } = listener;
+        let revocation = match revocation {
+            Revocation::Crl(path) => format!("CRL {}", path.display()),
+            Revocation::ShortLived => "short-lived certificates".to_owned(),
+        };
+        listeners.row([
+            address.to_string(),
+            zone.clone(),
+            format!("{} of {trust_domain}", principal.as_str()),
+            revocation,
+        ]);
+    }
+    let summary = fields([
+        ("bus id", config.bus_id.to_string()),
+        ("data", config.data_dir.display().to_string()),
+        ("policy", format!("{}: {}", config.policy.display(), policy.compiled.summary())),
+        ("connections", format!("at most {}", config.limits.connections_max)),
+    ]);
+    let good = Style::of(&std::io::stdout()).green("good");
+    output::print(&format!(
+        "{summary}\n{}\nconfiguration, certificates and policy are {good}\n",
+        listeners.render()
+    ))?;
+    Ok(Verdict::Done)
+}
+
+fn serve(config: Config, path: &Path) -> Result<Verdict, Failure> {
+    // Private keys are in memory: no core dumps, and no other process of this user may attach.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| Failure::new("forbid core dumps of the broker", error))?;
+    start_log(&config.log)?;
+    let attempted = format!("serve the bus of {}", path.display());
+    block_on(async move {
+        let broker =
+            Broker::start(config, Parts::system()).await.map_err(|error| failed(&attempted, &error))?;
+        let addresses: Vec<String> = broker.addresses().iter().map(ToString::to_string).collect();
+        eprintln!("listening on {}", addresses.join(", "));
+        broker.run_until_signalled().await.map_err(|error| failed(&attempted, &error))?;
+        Ok(Verdict::Done)
+    })
+}
+
+fn failed(attempted: &str, error: &dyn fmt::Display) -> Failure {
+    Failure::new(attempted, error)
+        .advising("`sealbus serve --config FILE --check` reads everything and says what it is")
+}
+
+fn start_log(config: &LogConfig) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.filter)
+        .map_err(|error| Failure::new(format!("log with the filter \"{}\"", config.filter), error))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.format {
+        LogFormat::Text => log
+            .with_ansi(Style::of(&std::io::stderr()) == Style::Coloured && std::io::stderr().is_terminal())
+            .init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

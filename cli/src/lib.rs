@@ -1,0 +1,43 @@
+//! The command line of Sealbus: one binary, `sealbus`.
+//!
+//! What a command does is in `command`, one file each; the demo and the benches have folders of their own. Data goes
+//! to stdout, talk to stderr. No decision about messages, certificates or rights is made here: those are the broker's,
+//! the client's and the protocol's.
+//!
+//! Read `arguments` for what can be said, then the file of the command. [`pki`] and [`fake_broker`] are public for the
+//! demo and the tests, and for nobody else.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod arguments;
+mod audit_line;
+mod base64;
+mod bench;
+mod bus_folder;
+mod command;
+mod context;
+mod demo;
+mod failure;
+mod message_text;
+mod output;
+mod signals;
+mod style;
+mod table;
+mod talk;
+mod template;
+mod text;
+
+pub mod fake_broker;
+pub mod pki;
+
+/// Does what the process's arguments say.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = arguments::Arguments::parse();
+    match command::run(arguments) {
+        Ok(verdict) => verdict.exit_code(),
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,210 @@
+//! The keys that are known, by the one thing that a batch names: its `kid`.
+//!
+//! ```text
+//!   BINDING ──> unverified ──(first batch that needs it)──> verified, by our own roots
+//!                                                    └────> not believed: forgotten
+//!   unknown kid ──> asked for, once ──> the answer, or none ──> unbelieved for a minute
+//! ```
+//!
+//! Shared by all subscriptions of a bus. Verifying costs a chain of signatures, so it happens in the consumer's task,
+//! outside the lock, and once for each binding.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use sealbus_protocol::binding::KeyBinding;
+use sealbus_protocol::identity::{Principal, TrustStore, Validity};
+use sealbus_protocol::ids::Kid;
+use sealbus_protocol::keys::VerifyingKey;
+
+use crate::connection::wake::Wake;
+use crate::sync::locked;
+
+/// Keys that are kept verified; the oldest is dropped first and asked for again when it is needed. As many as the
+/// sequences that one subscription follows.
+const VERIFIED_MAX: usize = sealbus_protocol::batch::read::SEQUENCES_MAX;
+
+/// Bindings that wait for a batch that needs them, of at most 14 KiB each.
+const UNVERIFIED_MAX: usize = 256;
+
+/// Keys that are remembered as not believed, so that each of their batches does not ask again.
+const UNBELIEVED_MAX: usize = 1_024;
+
+/// For how long they are: a binding may become true, or come late.
+const UNBELIEVED_MS: u64 = 60_000;
+
+/// A key whose owner is proven.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownKey {
+    pub(crate) principal: Principal,
+    pub(crate) key: VerifyingKey,
+    validity: Validity,
+}
+
+/// The answer to a look-up.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    Known(KnownKey),
+    /// Nothing that we believe binds the key to anybody; in words.
+    Unbelieved(String),
+}
+
+/// All key bindings that a bus has heard of.
+#[derive(Debug)]
+pub(crate) struct Keyring {
+    trust: Arc<TrustStore>,
+    wake: Arc<Wake>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    verified: HashMap<Kid, KnownKey>,
+    verified_order: VecDeque<Kid>,
+    unverified: VecDeque<Bytes>,
+    unbelieved: HashMap<Kid, Unbelieved>,
+    asked: HashMap<Kid, Asked>,
+    /// Why the last binding that was not believed was not.
+    last_refused: Option<String>,
+}
+
+#[derive(Debug)]
+struct Unbelieved {
+    reason: String,
+    until_ms: u64,
+}
+
+#[derive(Debug)]
+enum Asked {
+    /// The answer is awaited by these.
+    Waiting(Vec<Waker>),
+    /// It has come: a binding, which lies among the unverified, or a reason why there is none.
+    Answered(Option<String>),
+}
+
+impl Keyring {
+    pub(crate) fn new(trust: Arc<TrustStore>, wake: Arc<Wake>) -> Self {
+        Self { trust, wake, state: Mutex::default() }
+    }
+
+    /// A binding came. It is only kept.
+    pub(crate) fn handle_binding(&self, binding: Bytes) {
+        let mut state = locked(&self.state);
+        if state.unverified.len() == UNVERIFIED_MAX {
+            state.unverified.pop_front();
+        }
+        state.unverified.push_back(binding);
+    }
+
+    /// The answer to a question came; `none_because` when there is no binding.
+    pub(crate) fn handle_answer(&self, kid: Kid, none_because: Option<String>) {
+        let mut state = locked(&self.state);
+        let before = state.asked.insert(kid, Asked::Answered(none_because));
+        drop(state);
+        if let Some(Asked::Waiting(wakers)) = before {
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// The keys that were asked for and not answered.
+    pub(crate) fn unanswered(&self) -> Vec<Kid> {
+        let state = locked(&self.state);
+        let waiting = state.asked.iter().filter(|(_, asked)| matches!(asked, Asked::Waiting(_)));
+        waiting.map(|(kid, _)| *kid).collect()
+    }
+
+    /// Whose key this is at this time. Pending while the broker is being asked.
+    pub(crate) fn poll_lookup_at(&self, kid: Kid, now_ms: u64, cx: &mut Context<'_>) -> Poll<Lookup> {
+        loop {
+            let mut state = locked(&self.state);
+            if let Some(known) = state.verified.get(&kid)
+                && known.validity.holds_at(now_ms)
+            {
+                return Poll::Ready(Lookup::Known(known.clone()));
+            }
+            let Some(binding) = state.unverified.pop_front() else {
+                return state.ask(kid, now_ms, cx, &self.wake).map(Lookup::Unbelieved);
+            };
+            drop(state);
+            let verdict = self.verify_at(binding, now_ms);
+            locked(&self.state).handle_verdict(verdict);
+        }
+    }
+
+    fn verify_at(&self, binding: Bytes, now_ms: u64) -> Result<(Kid, KnownKey), String> {
+        let binding = KeyBinding::decode(binding).map_err(|error| error.to_string())?;
+        let verified = binding
+            .verify_at(&self.trust, now_ms)
+            .map_err(|error| format!("the one of {} was refused: {error}", binding.principal()))?;
+        let key = KnownKey {
+            principal: verified.principal().clone(),
+            key: *verified.key(),
+            validity: verified.validity(),
+        };
+        Ok((verified.kid(), key))
+    }
+}
+
+impl State {
+    fn handle_verdict(&mut self, verdict: Result<(Kid, KnownKey), String>) {
+        match verdict {
+            Err(reason) => self.last_refused = Some(reason),
+            Ok((kid, key)) => {
+                self.unbelieved.remove(&kid);
+                self.asked.remove(&kid);
+                if self.verified.insert(kid, key).is_none() {
+                    self.verified_order.push_back(kid);
+                }
+                if self.verified_order.len() > VERIFIED_MAX
+                    && let Some(oldest) = self.verified_order.pop_front()
+                {
+                    self.verified.remove(&oldest);
+                }
+            }
+        }
+    }
+
+    /// Nothing that came binds the key: asks once, and then says why it is not believed.
+    fn ask(&mut self, kid: Kid, now_ms: u64, cx: &Context<'_>, wake: &Wake) -> Poll<String> {
+        if let Some(unbelieved) = self.unbelieved.get(&kid)
+            && now_ms < unbelieved.until_ms
+        {
+            return Poll::Ready(unbelieved.reason.clone());
+        }
+        match self.asked.get_mut(&kid) {
+            Some(Asked::Waiting(wakers)) => {
+                if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    wakers.push(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            Some(Asked::Answered(none_because)) => {
+                let detail = none_because.take().or_else(|| self.last_refused.clone());
+                self.asked.remove(&kid);
+                let reason = match detail {
+                    Some(detail) => format!("no key binding that we believe names its key {kid}: {detail}"),
+                    None => format!("no key binding that we believe names its key {kid}"),
+                };
+                self.disbelieve(kid, reason.clone(), now_ms);
+                Poll::Ready(reason)
+            }
+            None => {
+                self.asked.insert(kid, Asked::Waiting(vec![cx.waker().clone()]));
+                wake.binding_wanted(kid);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn disbelieve(&mut self, kid: Kid, reason: String, now_ms: u64) {
+        if self.unbelieved.len() >= UNBELIEVED_MAX {
+            self.unbelieved.retain(|_, unbelieved| now_ms < unbelieved.until_ms);
+        }
+        if self.unbelieved.len() >= UNBELIEVED_MAX {
+            self.unbelieved.clear();
+        }
+        self.unbelieved.insert(kid, Unbelieved { reason, until_ms: now_ms.saturating_add(UNBELIEVED_MS) });
+    }
+}
