@@ -6,7 +6,7 @@
 //!
 //! `exporter` is what both ends of one TLS connection, and nobody else, derive from it (RFC 8446 section 7.5) under
 //! the label below, so that a proof that was overheard or forwarded means nothing on another connection. `fields` are
-//! the bytes of HELLO that come before the proof, as they are on the wire.
+//! the bytes of HELLO between `bus_id` and the proof, as they are on the wire.
 
 use std::fmt;
 

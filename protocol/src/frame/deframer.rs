@@ -69,12 +69,13 @@ impl Deframer {
         &mut self.staging
     }
 
-    /// Bytes that [`Deframer::space`] takes now: never more than the frame that is being filled still wants.
+    /// Bytes that [`Deframer::space`] takes now: never more than the frame that is being filled still wants. 0 only
+    /// while whole frames have not been taken out: then nothing may be read.
     #[must_use]
     pub fn space_len(&self) -> usize {
         match &self.large {
             Some(large) => large.header.payload_len.saturating_sub(large.payload.len()),
-            None => STAGING_BYTES.saturating_sub(self.staging.len()).max(1),
+            None => STAGING_BYTES.saturating_sub(self.staging.len()),
         }
     }
 

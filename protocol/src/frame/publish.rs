@@ -249,7 +249,7 @@ pub(super) fn encode_refusal(refusal: &Refusal, out: &mut BytesMut) {
     out.bytes16(refusal.reason().as_bytes());
 }
 
-/// The action on the wire is for clients that do not know the code; here it must be the code's own.
+/// The action on the wire says the same as the code, for whoever reads a capture; it must be the code's own.
 pub(super) fn decode_refusal(reader: &mut Reader<'_>) -> Result<Refusal, PayloadError> {
     let code = Code::from_wire(reader.u16("code")?).ok_or(DecodeError::Value { field: "code" })?;
     let action = Action::from_wire(reader.u8("action")?);

@@ -159,7 +159,7 @@ impl BrokerSession {
         while !matches!(self.state, State::Judging | State::Ended) {
             let Some(raw) = self.link.poll_frame()? else { return Ok(None) };
             let kind = raw.header.kind;
-            if self.state == State::ExpectHello && kind != FrameType::Hello {
+            if self.state == State::ExpectHello && !matches!(kind, FrameType::Hello | FrameType::Error) {
                 return Err(SessionError::Unexpected { kind, awaited: "HELLO" });
             }
             if let Some(event) = self.handle_frame(ClientFrame::decode(&raw)?)? {
@@ -173,17 +173,17 @@ impl BrokerSession {
         match frame {
             ClientFrame::Hello(hello) => self.handle_hello(hello).map(Some),
             ClientFrame::Open(open) => {
-                self.expect_answer()?;
+                self.expect_answer(open.request)?;
                 Ok(Some(BrokerEvent::Open { request: open.request, topic: open.topic }))
             }
             ClientFrame::Publish(Publish { request, alias, batch }) => {
-                self.expect_answer()?;
+                self.expect_answer(request)?;
                 self.open_slot(alias)?;
                 Ok(Some(BrokerEvent::Publish { request, alias, batch }))
             }
             ClientFrame::Subscribe(subscribe) => self.handle_subscribe(subscribe).map(Some),
             ClientFrame::Later(later) => {
-                self.expect_answer()?;
+                self.expect_answer(later.request)?;
                 Ok(Some(BrokerEvent::Later(later)))
             }
             ClientFrame::Close(Close(what)) => self.handle_close(what).map(Some),
@@ -196,11 +196,11 @@ impl BrokerSession {
                 Ok(Some(BrokerEvent::Credit(credit.subscription)))
             }
             ClientFrame::BindingGet(get) => {
-                self.expect_answer()?;
+                self.expect_answer(get.request)?;
                 Ok(Some(BrokerEvent::BindingGet(get)))
             }
             ClientFrame::Admin(admin) => {
-                self.expect_answer()?;
+                self.expect_answer(admin.request)?;
                 Ok(Some(BrokerEvent::Admin(admin)))
             }
             ClientFrame::Ping(nonce) => {
@@ -227,7 +227,7 @@ impl BrokerSession {
     }
 
     fn handle_subscribe(&mut self, subscribe: Subscribe) -> Result<BrokerEvent, SessionError> {
-        self.expect_answer()?;
+        self.expect_answer(subscribe.request)?;
         if self.subscriptions.contains_key(&subscribe.subscription) {
             return Err(SessionError::SubscriptionInUse(subscribe.subscription));
         }
@@ -260,21 +260,20 @@ impl BrokerSession {
     pub fn welcome(&mut self, welcome: &Welcome) {
         assert_eq!(self.state, State::Judging, "WELCOME answers HELLO");
         self.state = State::Serving;
-        self.link.deframer.authenticate();
+        self.link.greeted();
         self.link.outgoing.push(welcome);
     }
 
     /// Grants an alias for a topic. Aliases are small numbers, used again after CLOSE.
     ///
     /// # Errors
-    /// [`SessionError::TooManyTopics`].
+    /// [`SessionError::TooManyTopics`]; the request is not answered then, and is to be refused.
     pub fn opened(
         &mut self,
         request: RequestId,
         stream: StreamId,
         resume: Option<ResumePoint>,
     ) -> Result<Alias, SessionError> {
-        self.answered();
         let alias = match self.free_aliases.pop() {
             Some(free) => Alias(free),
             None if self.aliases.len() >= TOPICS_PER_CONNECTION_MAX => {
@@ -288,6 +287,7 @@ impl BrokerSession {
         if let Some(slot) = self.slot(alias) {
             *slot = Slot::Open;
         }
+        self.answered();
         self.link.outgoing.push(&Opened { request, alias, stream, resume });
         Ok(alias)
     }
@@ -463,7 +463,11 @@ impl BrokerSession {
         self.slot(alias).filter(|slot| **slot == Slot::Open).ok_or(SessionError::UnknownAlias(alias))
     }
 
-    fn expect_answer(&mut self) -> Result<(), SessionError> {
+    /// 0 is not a request: in BINDING it stands for "not asked for".
+    fn expect_answer(&mut self, request: RequestId) -> Result<(), SessionError> {
+        if request.0 == 0 {
+            return Err(SessionError::UnknownRequest(request));
+        }
         if self.unanswered >= REQUESTS_OUTSTANDING_MAX {
             return Err(SessionError::TooManyRequests);
         }

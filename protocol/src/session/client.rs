@@ -180,7 +180,7 @@ impl ClientSession {
         Ok(Some(match frame {
             BrokerFrame::Welcome(welcome) => {
                 self.state = State::Serving;
-                self.link.deframer.authenticate();
+                self.link.greeted();
                 ClientEvent::Welcome(welcome)
             }
             BrokerFrame::Opened(opened) => {

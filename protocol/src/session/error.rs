@@ -26,7 +26,7 @@ pub enum SessionError {
     UnknownSubscription(SubscriptionId),
     /// A subscription id that is in use.
     SubscriptionInUse(SubscriptionId),
-    /// An answer to a request that was not made, or of another kind.
+    /// An answer to a request that was not made, or of another kind; or a request with the id 0, which is none.
     UnknownRequest(RequestId),
     /// More publish topics than a connection may hold.
     TooManyTopics,
@@ -70,7 +70,7 @@ impl fmt::Display for SessionError {
             Self::UnknownAlias(alias) => write!(f, "alias {alias} is not open"),
             Self::UnknownSubscription(id) => write!(f, "subscription {id} is not open"),
             Self::SubscriptionInUse(id) => write!(f, "subscription {id} is in use"),
-            Self::UnknownRequest(id) => write!(f, "no request {id} awaits this answer"),
+            Self::UnknownRequest(id) => write!(f, "request {id} does not exist"),
             Self::TooManyTopics => {
                 write!(f, "more than {TOPICS_PER_CONNECTION_MAX} topics on one connection")
             }

@@ -15,6 +15,8 @@ pub(super) struct Link {
     pub(super) outgoing: Outgoing,
     heard: Tick,
     pinged: Option<Tick>,
+    /// PING may only be sent once both sides have greeted each other; before that a deadline watches.
+    is_greeted: bool,
 }
 
 impl Link {
@@ -24,7 +26,14 @@ impl Link {
             outgoing: Outgoing::default(),
             heard: now,
             pinged: None,
+            is_greeted: false,
         }
+    }
+
+    /// Both sides have greeted each other: frames may have their full length, and silence is asked about.
+    pub(super) fn greeted(&mut self) {
+        self.deframer.authenticate();
+        self.is_greeted = true;
     }
 
     pub(super) fn space(&mut self) -> &mut BytesMut {
@@ -46,8 +55,8 @@ impl Link {
 
     /// The next moment at which silence means something: a ping, or the end.
     pub(super) fn poll_timeout(&self) -> Tick {
-        let after_ms = if self.pinged.is_some() { SILENCE_MS_MAX } else { PING_AFTER_MS };
-        self.heard.after_ms(after_ms)
+        let asks = self.is_greeted && self.pinged.is_none();
+        self.heard.after_ms(if asks { PING_AFTER_MS } else { SILENCE_MS_MAX })
     }
 
     pub(super) fn handle_timeout_at(&mut self, now: Tick) -> Result<(), SessionError> {
@@ -55,7 +64,7 @@ impl Link {
         if silent_ms >= SILENCE_MS_MAX {
             return Err(SessionError::Silence { ms: silent_ms });
         }
-        if silent_ms >= PING_AFTER_MS && self.pinged.is_none() {
+        if silent_ms >= PING_AFTER_MS && self.is_greeted && self.pinged.is_none() {
             self.pinged = Some(now);
             self.outgoing.gather(|out| Nonce(now.0).encode_ping(out));
         }

@@ -306,7 +306,7 @@ fn topics_subscriptions_and_requests_are_bounded() {
     assert_eq!(Pair::broker_refuses(&many), SessionError::TooManySubscriptions);
 
     let open = |id: u32| Open { request: RequestId(id), topic: topic("a") }.encode();
-    let many: Vec<u8> = (0..=REQUESTS_OUTSTANDING_MAX as u32).flat_map(open).collect();
+    let many: Vec<u8> = (1..=REQUESTS_OUTSTANDING_MAX as u32 + 1).flat_map(open).collect();
     assert_eq!(Pair::broker_refuses(&many), SessionError::TooManyRequests);
 }
 
