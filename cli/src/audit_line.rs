@@ -78,7 +78,7 @@ fn what(event: &Value) -> String {
         }
         match (number("/unmapped/rules_before"), number("/unmapped/rules_after")) {
             (Some(before), Some(after)) => {
-                let _ = write!(what, ", {before} rules before, {after} now");
+                let _ = write!(what, ", {before} → {after} rules");
             }
             (None, Some(after)) => {
                 let _ = write!(what, ", {after} rules");

@@ -114,7 +114,9 @@ fn push_text(line: &mut String, text: &str) {
 
 fn is_harmless(character: char) -> bool {
     // Asked of `visible` itself, so that there is one list of what a terminal must not get.
-    character.is_ascii_graphic() || character == ' ' || visible(character.encode_utf8(&mut [0; 4])).len() > 0
+    character.is_ascii_graphic()
+        || character == ' '
+        || !visible(character.encode_utf8(&mut [0; 4])).is_empty()
 }
 
 /// Every character that is escaped here is below U+10000, so that one escape is enough.

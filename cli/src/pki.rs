@@ -396,6 +396,6 @@ mod tests {
         }
         let error = issued.write_to(folder.path()).unwrap_err();
         assert!(error.to_string().contains("is not written over"), "{error}");
-        assert_eq!(format!("{issued:?}").contains("PRIVATE"), false);
+        assert!(!format!("{issued:?}").contains("PRIVATE"));
     }
 }

@@ -11,8 +11,19 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over: from here on they no longer end the process.
+    /// Takes the signals over: from here on the first no longer ends the process. The second still does, at once: the
+    /// command may be waiting for a reader of stdout that does not read.
     pub(crate) fn listen() -> Result<Self, Failure> {
+        let mut impatience = Self::listen_once()?;
+        tokio::spawn(async move {
+            impatience.stop().await;
+            impatience.stop().await;
+            std::process::exit(1);
+        });
+        Self::listen_once()
+    }
+
+    fn listen_once() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::new("listen for signals", error));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }

@@ -9,9 +9,14 @@ use crate::text::visible;
 /// rejections are not among them: the command that receives tells those in their place.
 pub(crate) fn follow(mut events: Events) -> JoinHandle<()> {
     tokio::spawn(async move {
+        // The first connection needs no words: the command is about to do what it was asked for.
+        let mut was_disconnected = false;
         while let Some(event) = events.next().await {
-            if let Some(sentence) = sentence(&event) {
-                eprintln!("{}", visible(&sentence));
+            was_disconnected |= matches!(event, Event::Disconnected { .. });
+            match sentence(&event) {
+                Some(_) if matches!(event, Event::Connected { .. }) && !was_disconnected => {}
+                Some(sentence) => eprintln!("{}", visible(&sentence)),
+                None => {}
             }
         }
     })

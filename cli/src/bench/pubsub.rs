@@ -49,6 +49,8 @@ struct Course {
     ahead_max: u64,
     /// What was sent in all, once that is known; `u64::MAX` before.
     total: AtomicU64,
+    /// Told when that is known: a subscriber may have received everything by then, and waits for what never comes.
+    ended: Notify,
 }
 
 impl Course {
@@ -77,6 +79,7 @@ pub(crate) async fn run(pubsub: &Pubsub) -> Result<Report, Failure> {
         moved: Notify::new(),
         ahead_max: (AHEAD_BYTES_MAX / u64::from(size_bytes)).clamp(LOOK_EVERY * 2, 64 * 1_024),
         total: AtomicU64::new(u64::MAX),
+        ended: Notify::new(),
     });
     let stopwatch = Stopwatch::start();
     let mut receiving = JoinSet::new();
@@ -121,6 +124,7 @@ pub(crate) async fn run(pubsub: &Pubsub) -> Result<Report, Failure> {
         buses.push(bus);
     }
     course.total.store(published, Ordering::Release);
+    course.ended.notify_waiters();
     let mut received = Vec::new();
     while let Some(subscriber) = receiving.join_next().await {
         received.push(subscriber.map_err(|error| Failure::new("receive", error))??);
@@ -195,8 +199,17 @@ async fn receive(
     let mine = course.received.get(index).expect("there is a counter for each subscriber");
     let mut latencies = histogram();
     let (mut messages, mut lost) = (0_u64, 0_u64);
-    while messages.saturating_add(lost) < course.total.load(Ordering::Acquire) {
-        match next(&mut subscription).await? {
+    loop {
+        let ended = course.ended.notified();
+        if messages.saturating_add(lost) >= course.total.load(Ordering::Acquire) {
+            break;
+        }
+        let item = tokio::select! {
+            biased;
+            item = next(&mut subscription) => item?,
+            () = ended => continue,
+        };
+        match item {
             Ok(message) => {
                 messages = messages.saturating_add(1);
                 match Stopwatch::stamp_of(&message) {

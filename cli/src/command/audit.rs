@@ -12,6 +12,7 @@ use crate::failure::{Failure, Verdict};
 use crate::output::{self, Format};
 use crate::signals::Signals;
 use crate::table::Table;
+use crate::text::visible;
 
 /// Lines that are asked for at a time; fewer come when they do not fit a frame.
 const LINES_MAX: u32 = 512;
@@ -157,10 +158,14 @@ fn print(lines: &[String], format: Format, heads: Heads) -> Result<(), Failure> 
             };
             output::print(shown)
         }
+        // Each line is a JSON object already, and stays as it is. One that could drive a terminal is none of ours: the
+        // broker escapes such characters.
         Format::Json => {
-            // Each line is a JSON object already, and stays as it is.
+            let lines: Vec<_> = lines.iter().map(|line| visible(line)).collect();
             output::print(&format!("[{}]\n", lines.join(",\n ")))
         }
-        Format::Jsonl => output::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()),
+        Format::Jsonl => {
+            output::print(&lines.iter().map(|line| format!("{}\n", visible(line))).collect::<String>())
+        }
     }
 }

@@ -104,7 +104,7 @@ fn open(input: &Input) -> Result<(Reader, String, Option<u64>), Failure> {
         let name = path.display().to_string();
         let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
         let (file, metadata) = opened.map_err(|error| Failure::new(format!("read {name}"), error))?;
-        let bytes_len = metadata.is_file().then(|| metadata.len());
+        let bytes_len = metadata.is_file().then_some(metadata.len());
         Ok((Box::new(BufReader::with_capacity(256 * 1_024, file)) as Reader, name, bytes_len))
     };
     let stdin = || (Box::new(BufReader::new(io::stdin())) as Reader, "stdin".to_owned(), None);

@@ -1,8 +1,6 @@
 //! The demo, to its end, and the bus that it leaves.
 
-mod support;
-
-use support::{done, run};
+use crate::support::{done, run};
 
 #[test]
 fn the_demo_tells_its_story_and_succeeds() {

@@ -2,9 +2,7 @@
 
 use std::fs;
 
-mod support;
-
-use support::{done, run, sealbus};
+use crate::support::{done, run, sealbus};
 
 const GOOD: &str = r#"version = 7
 

@@ -1,0 +1,7 @@
+//! The real binary, as a shell runs it: what it prints, what it leaves on the disk, and what it ends with.
+
+mod demo;
+mod folder;
+mod policy;
+mod support;
+mod traffic;
