@@ -23,6 +23,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sealbus_protocol::identity::{PrincipalSource, TrustDomain, TrustError, TrustStore};
 use sealbus_protocol::ids::{BusId, ParseIdError};
+use sealbus_protocol::spelling::nearest;
 use toml::{Table, Value};
 
 /// Bytes of the trust file and of each file of roots. A thousand roots fit.
@@ -129,7 +130,7 @@ impl<'a> Domain<'a> {
 fn check_keys(table: &Table, known: &'static [&'static str]) -> Result<(), Problem> {
     match table.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(()),
-        Some(found) => Err(Problem::Unknown { found: found.clone(), nearest: nearest(found, known) }),
+        Some(found) => Err(Problem::Unknown { found: found.clone(), nearest: nearest(found, known.iter().copied()) }),
     }
 }
 
@@ -139,30 +140,6 @@ fn string<'a>(table: &'a Table, key: &'static str) -> Result<&'a str, Problem> {
         Some(_) => Err(Problem::Kind { key, expected: "a string" }),
         None => Err(Problem::Absent { key }),
     }
-}
-
-/// The known key with the least edits from the one that was found.
-fn nearest(found: &str, known: &'static [&'static str]) -> &'static str {
-    let found: String = found.chars().take(64).collect();
-    known.iter().copied().min_by_key(|key| edits(&found, key)).expect("every table has keys")
-}
-
-fn edits(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (above, left) in one.chars().enumerate() {
-        let mut diagonal = above;
-        let mut before = above + 1;
-        for (cell, right) in row.iter_mut().skip(1).zip(&other) {
-            let here = (diagonal + usize::from(left != *right)).min(before + 1).min(*cell + 1);
-            diagonal = std::mem::replace(cell, here);
-            before = here;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = above + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 fn broker_roots(path: &Path) -> Result<RootCertStore, TrustFileError> {
@@ -240,8 +217,8 @@ pub enum Problem {
     Unknown {
         /// The key.
         found: String,
-        /// The nearest one that is known.
-        nearest: &'static str,
+        /// The nearest one that is known, if one is near.
+        nearest: Option<&'static str>,
     },
     /// A key that must be there is not.
     Absent {
@@ -285,7 +262,10 @@ impl fmt::Display for Problem {
         match self {
             Self::Text => f.write_str("it is not UTF-8"),
             Self::Toml(error) => write!(f, "{error}"),
-            Self::Unknown { found, nearest } => write!(f, "unknown key {found:?}; did you mean {nearest:?}?"),
+            Self::Unknown { found, nearest: Some(nearest) } => {
+                write!(f, "unknown key {found:?}; did you mean {nearest:?}?")
+            }
+            Self::Unknown { found, nearest: None } => write!(f, "unknown key {found:?}"),
             Self::Absent { key } => write!(f, "the key {key:?} is missing"),
             Self::Kind { key, expected } => write!(f, "{key:?} must be {expected}"),
             Self::BusId(error) => write!(f, "bus_id: {error}"),

@@ -15,7 +15,7 @@
 //! 4. [`policy`]: who may do what, and which rule said so.
 //! 5. [`frame`] and [`session`]: what travels, and which frame may come when.
 //!
-//! [`ids`], [`keys`], [`wire`], [`limits`] and [`refusal`] are the ground they stand on.
+//! [`ids`], [`keys`], [`wire`], [`limits`], [`refusal`] and [`spelling`] are the ground they stand on.
 
 pub mod batch;
 pub mod binding;
@@ -28,5 +28,6 @@ pub mod policy;
 pub mod proof;
 pub mod refusal;
 pub mod session;
+pub mod spelling;
 pub mod topic;
 pub mod wire;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sealbus_protocol::spelling::nearest;
+
 /// Why a file is no configuration: the first fault in it, and its place.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -98,7 +100,7 @@ impl ConfigError {
 
     /// The same error with the candidate that is nearest to `found` as its hint, when one is near.
     pub(super) fn suggesting(mut self, found: &str, candidates: &[&'static str]) -> Self {
-        self.inner.hint = nearest(found, candidates).map(|candidate| format!("did you mean `{candidate}`?"));
+        self.inner.hint = nearest(found, candidates.iter().copied()).map(|candidate| format!("did you mean `{candidate}`?"));
         self
     }
 
@@ -192,41 +194,4 @@ fn shown(text: &str) -> String {
         shown.push_str("..");
     }
     shown
-}
-
-/// The candidate that is fewest edits from `found`, if that is at most one edit in three characters.
-fn nearest(found: &str, candidates: &[&'static str]) -> Option<&'static str> {
-    if found.len() > SHOWN_CHARACTERS_MAX {
-        return None;
-    }
-    let edits_max = found.chars().count().div_ceil(3);
-    candidates
-        .iter()
-        .map(|candidate| (edits(found, candidate), *candidate))
-        .filter(|(edits, _)| *edits <= edits_max)
-        .min_by_key(|(edits, _)| *edits)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Insertions, deletions and replacements that lead from one text to the other (Levenshtein), without regard to
-/// case. One row of the table is kept: `row[j]` is the distance from what was read of `one` to the first `j` of
-/// `two`.
-fn edits(one: &str, two: &str) -> usize {
-    let two: Vec<char> = two.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (read, from) in one.to_lowercase().chars().enumerate() {
-        let mut left = read + 1;
-        let mut diagonal = read;
-        for (cell, to) in row.iter_mut().skip(1).zip(&two) {
-            let above = *cell;
-            let replaced = diagonal + usize::from(from != *to);
-            *cell = replaced.min(above + 1).min(left + 1);
-            left = *cell;
-            diagonal = above;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = read + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
