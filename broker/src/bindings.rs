@@ -86,9 +86,8 @@ impl Bindings {
 
     fn make_room(&mut self, principal: &Principal) {
         if self.per_principal.get(principal).is_some_and(|count| *count >= BINDINGS_PER_PRINCIPAL_MAX) {
-            let of_principal = |kid: &&Kid| {
-                self.known.get(*kid).is_some_and(|known| known.binding.principal == *principal)
-            };
+            let of_principal =
+                |kid: &&Kid| self.known.get(*kid).is_some_and(|known| known.binding.principal == *principal);
             if let Some(oldest) = self.used.values().find(of_principal).copied() {
                 self.forget(&oldest);
             }

@@ -82,7 +82,7 @@ impl Broker {
         let policy = policy::load(&*vfs, &config.policy, 1, now_ms).map_err(StartError::Policy)?;
         let load = |listener| {
             tls::load(&*vfs, listener, Arc::clone(&clock))
-                .map_err(|error| StartError::Tls { listener: listener.address, error })
+                .map_err(|error| StartError::Tls { listener: listener.address, error: Box::new(error) })
         };
         let materials = config.listeners.iter().map(load).collect::<Result<Vec<_>, _>>()?;
 
@@ -178,7 +178,13 @@ impl Broker {
     #[cfg(unix)]
     pub async fn run_until_signalled(self) -> Result<(), RunError> {
         use tokio::signal::unix::{SignalKind, signal};
-        let hear = || Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?));
+        let hear = || {
+            Ok((
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+            ))
+        };
         let (mut terminate, mut interrupt, mut hang_up) = match hear() {
             Ok(signals) => signals,
             Err(error) => {
@@ -216,7 +222,11 @@ async fn drain(bus: &Bus, timeout_ms: u64) {
     bus.sessions.wait_empty().await;
 }
 
-async fn record_start(audit: &Audit, config: &Config, policy: &PolicyInForce) -> Result<(), AuditUnavailable> {
+async fn record_start(
+    audit: &Audit,
+    config: &Config,
+    policy: &PolicyInForce,
+) -> Result<(), AuditUnavailable> {
     audit
         .record_durable(Event::BrokerStarted {
             version: VERSION,
@@ -236,7 +246,8 @@ async fn record_start(audit: &Audit, config: &Config, policy: &PolicyInForce) ->
 
 async fn stop_audit(audit: &Audit, thread: AuditThread) -> Result<(), AuditUnavailable> {
     let recorded = audit.record_durable(Event::BrokerStopped).await;
-    let stopped = tokio::task::spawn_blocking(|| thread.stop()).await.unwrap_or(Err(AuditUnavailable::Stopped));
+    let stopped =
+        tokio::task::spawn_blocking(|| thread.stop()).await.unwrap_or(Err(AuditUnavailable::Stopped));
     recorded.and(stopped)
 }
 
@@ -283,7 +294,7 @@ pub enum StartError {
         /// The listener.
         listener: SocketAddr,
         /// What is wrong.
-        error: TlsError,
+        error: Box<TlsError>,
     },
     /// An address cannot be listened on.
     Bind {

@@ -53,7 +53,7 @@ pub enum ReloadError {
         /// The listener.
         listener: SocketAddr,
         /// What is wrong.
-        error: TlsError,
+        error: Box<TlsError>,
     },
     /// The change could not be recorded, so it was not made.
     Audit(AuditUnavailable),
@@ -68,7 +68,10 @@ impl fmt::Display for ReloadError {
         match self {
             Self::Policy(error) => write!(f, "the policy stays as it was: {error}"),
             Self::Tls { listener, error } => {
-                write!(f, "certificates, roots and revocation lists stay as they were: listener {listener}: {error}")
+                write!(
+                    f,
+                    "certificates, roots and revocation lists stay as they were: listener {listener}: {error}"
+                )
             }
             Self::Audit(error) => write!(f, "nothing was changed: {error}"),
             Self::Busy => write!(f, "{CHANGES_WAITING_MAX} changes wait already"),

@@ -80,12 +80,15 @@ pub(crate) struct Outbox {
 struct Shared {
     queue: Queue,
     waker: Option<Waker>,
+    /// Whether the session has taken all that it could. One that waits for its connection instead is not woken by a
+    /// batch: it looks here by itself when the connection moves, and costs its publishers nothing until then.
+    is_hungry: bool,
 }
 
 impl Outbox {
     /// An outbox that keeps at most this many bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { shared: Mutex::new(Shared { queue: Queue::new(bytes_max), waker: None }) }
+        Self { shared: Mutex::new(Shared { queue: Queue::new(bytes_max), waker: None, is_hungry: true }) }
     }
 
     /// Whom to wake. To be called before looking for anything that could be signalled, so that nothing is overlooked.
@@ -121,7 +124,10 @@ impl Outbox {
             for lane in lanes {
                 shared.queue.push(*lane, published);
             }
-            if shared.queue.ready.is_empty() { None } else { shared.waker.take() }
+            if shared.queue.ready.is_empty() || !std::mem::take(&mut shared.is_hungry) {
+                return;
+            }
+            shared.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -130,7 +136,10 @@ impl Outbox {
 
     /// The next thing to send.
     pub(crate) fn take(&self, credit: impl FnMut(LaneId) -> Credit) -> Option<Taken> {
-        lock(&self.shared).queue.take(credit)
+        let mut shared = lock(&self.shared);
+        let taken = shared.queue.take(credit);
+        shared.is_hungry = taken.is_none();
+        taken
     }
 
     /// Lets a parked subscription go on.
@@ -380,16 +389,26 @@ mod tests {
         }
         let counter = Arc::new(Counter(AtomicUsize::new(0)));
         let outbox = Outbox::new(1 << 20);
+        let woken = || counter.0.load(Ordering::SeqCst);
+        let register = || outbox.register(&Waker::from(Arc::clone(&counter)));
         outbox.open(LaneId(1));
         outbox.open(LaneId(2));
-        outbox.register(&Waker::from(Arc::clone(&counter)));
+        register();
         for _ in 0..10 {
             outbox.push(&[LaneId(1), LaneId(2)], &published(1, 10));
         }
-        assert_eq!(counter.0.load(Ordering::SeqCst), 1);
-        outbox.register(&Waker::from(Arc::clone(&counter)));
+        assert_eq!(woken(), 1);
+        // It was polled, has taken some, and waits for its connection.
+        register();
+        assert!(outbox.take(|_| Credit::Left).is_some());
         outbox.push(&[LaneId(1)], &published(1, 10));
-        assert_eq!(counter.0.load(Ordering::SeqCst), 2);
+        assert_eq!(woken(), 1, "it will look again by itself");
+        while outbox.take(|_| Credit::Left).is_some() {}
+        outbox.push(&[LaneId(1)], &published(1, 10));
+        assert_eq!(woken(), 2);
+        register();
+        outbox.wake();
+        assert_eq!(woken(), 3, "a signal always wakes");
     }
 
     #[derive(Debug, Clone)]

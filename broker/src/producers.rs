@@ -17,7 +17,9 @@ use sealbus_protocol::batch::accept::SequenceState;
 use sealbus_protocol::frame::{IncarnationState, InstanceKind};
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::{IncarnationId, InstanceId, Kid};
-use sealbus_protocol::limits::{CLOCK_AHEAD_MS_MAX, SEQUENCE_STATES_PER_PRINCIPAL_MAX, STARTED_BEHIND_MS_MAX};
+use sealbus_protocol::limits::{
+    CLOCK_AHEAD_MS_MAX, SEQUENCE_STATES_PER_PRINCIPAL_MAX, STARTED_BEHIND_MS_MAX,
+};
 use sealbus_protocol::topic::Topic;
 
 use crate::audit::SessionId;
@@ -94,7 +96,9 @@ impl fmt::Display for ClaimError {
                  {now_ms} ms; this one says {started_ms} ms"
             ),
             Self::Fenced => f.write_str("a newer incarnation of this configured instance has taken over"),
-            Self::TooMany => write!(f, "{INCARNATIONS_PER_PRINCIPAL_MAX} incarnations of the principal are connected"),
+            Self::TooMany => {
+                write!(f, "{INCARNATIONS_PER_PRINCIPAL_MAX} incarnations of the principal are connected")
+            }
         }
     }
 }
@@ -378,10 +382,9 @@ mod tests {
     #[test]
     fn a_new_incarnation_begins_now_and_a_known_one_whenever_it_did() {
         let mut producers = Producers::new();
-        for started_ms in
-            [0, NOW_MS - STARTED_BEHIND_MS_MAX - 1, NOW_MS + CLOCK_AHEAD_MS_MAX + 1, u64::MAX]
-        {
-            let refused = producers.claim_at(Claim { started_ms, ..claim("anna", 1) }, SessionId(1), (), NOW_MS);
+        for started_ms in [0, NOW_MS - STARTED_BEHIND_MS_MAX - 1, NOW_MS + CLOCK_AHEAD_MS_MAX + 1, u64::MAX] {
+            let refused =
+                producers.claim_at(Claim { started_ms, ..claim("anna", 1) }, SessionId(1), (), NOW_MS);
             assert_eq!(refused.map(|_| ()), Err(ClaimError::Time { started_ms, now_ms: NOW_MS }));
         }
         producers.claim_at(claim("anna", 1), SessionId(1), (), NOW_MS).unwrap();
@@ -408,7 +411,9 @@ mod tests {
         }
         let other = Claim { instance_kind: InstanceKind::Configured, ..claim("ben", 4) };
         assert!(producers.claim_at(other, SessionId(4), 'd', NOW_MS).unwrap().displaced.is_empty());
-        assert!(producers.claim_at(claim("anna", 5), SessionId(5), 'e', NOW_MS).unwrap().displaced.is_empty());
+        assert!(
+            producers.claim_at(claim("anna", 5), SessionId(5), 'e', NOW_MS).unwrap().displaced.is_empty()
+        );
     }
 
     #[test]
@@ -432,7 +437,10 @@ mod tests {
         assert_eq!(topics.len(), SEQUENCE_STATES_PER_PRINCIPAL_MAX);
         producers.claim_at(claim("ben", 2), SessionId(2), (), NOW_MS).unwrap();
         producers.open(IncarnationId::new(number(2)), &topic(0)).unwrap();
-        assert_eq!(producers.principals[&claim("anna", 1).principal].states, SEQUENCE_STATES_PER_PRINCIPAL_MAX);
+        assert_eq!(
+            producers.principals[&claim("anna", 1).principal].states,
+            SEQUENCE_STATES_PER_PRINCIPAL_MAX
+        );
     }
 
     #[test]

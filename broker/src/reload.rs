@@ -75,13 +75,15 @@ impl Changes {
     async fn read(
         &self,
         generation: u64,
-    ) -> Result<(Result<PolicyInForce, PolicyLoadError>, Result<Vec<TlsMaterial>, ReloadError>), ReloadError> {
-        let (config, vfs, clock) = (Arc::clone(&self.config), Arc::clone(&self.vfs), Arc::clone(&self.bus.clock));
+    ) -> Result<(Result<PolicyInForce, PolicyLoadError>, Result<Vec<TlsMaterial>, ReloadError>), ReloadError>
+    {
+        let (config, vfs, clock) =
+            (Arc::clone(&self.config), Arc::clone(&self.vfs), Arc::clone(&self.bus.clock));
         let read = move || {
             let policy = policy::load(&*vfs, &config.policy, generation, clock.now_ms());
             let load = |listener| {
                 tls::load(&*vfs, listener, Arc::clone(&clock))
-                    .map_err(|error| ReloadError::Tls { listener: listener.address, error })
+                    .map_err(|error| ReloadError::Tls { listener: listener.address, error: Box::new(error) })
             };
             (policy, config.listeners.iter().map(load).collect())
         };
@@ -143,9 +145,5 @@ impl Changes {
 
 /// A policy, as a change of it is recorded.
 pub(crate) fn facts(policy: &PolicyInForce) -> PolicyFacts {
-    PolicyFacts {
-        version: policy.compiled.version(),
-        hash: policy.hash,
-        rules: policy.compiled.rule_count(),
-    }
+    PolicyFacts { version: policy.compiled.version(), hash: policy.hash, rules: policy.compiled.rule_count() }
 }

@@ -202,7 +202,12 @@ impl Sessions {
 
     /// Waits for a barrier, at most for so long; then ends those that have not arrived, and waits until they are gone.
     /// Returns those.
-    pub(crate) async fn settle(&self, barrier: &Barrier, timeout: Duration, why: &CutReason) -> Vec<Arc<Handle>> {
+    pub(crate) async fn settle(
+        &self,
+        barrier: &Barrier,
+        timeout: Duration,
+        why: &CutReason,
+    ) -> Vec<Arc<Handle>> {
         if tokio::time::timeout(timeout, barrier.wait()).await.is_ok() {
             return Vec::new();
         }

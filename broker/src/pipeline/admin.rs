@@ -13,7 +13,7 @@ use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use tokio::sync::oneshot;
 
-use super::Client;
+use super::client::Client;
 use crate::audit::{Event, Initiator};
 use crate::bus::Bus;
 use crate::change::{ChangeRequest, ReloadError, ReloadReport};
@@ -32,7 +32,11 @@ const CAN_I: &str = "can-i about another principal";
 const AUDIT_READ: &str = "audit read";
 
 impl Client {
-    pub(super) fn administer(&mut self, wire: &mut BrokerSession, admin: AdminRequest) -> Result<(), Refusal> {
+    pub(super) fn administer(
+        &mut self,
+        wire: &mut BrokerSession,
+        admin: AdminRequest,
+    ) -> Result<(), Refusal> {
         let AdminRequest { request, operation } = admin;
         if let Some(refusal) = self.closed_to_requests() {
             self.refuse(wire, request, refusal);

@@ -156,7 +156,9 @@ when = { from = "1970-01-01T00:00:10Z", until = "1970-01-01T00:00:20Z" }
     fn a_kept_decision_ends_when_the_rules_say_so_and_when_the_clock_goes_back() {
         let mut decisions = Decisions::new(party(), policy(1, TIMED));
         let topic = Topic::parse("a/b").unwrap();
-        for (now_ms, expected) in [(9_999, false), (10_000, true), (19_999, true), (20_000, false), (15_000, true)] {
+        for (now_ms, expected) in
+            [(9_999, false), (10_000, true), (19_999, true), (20_000, false), (15_000, true)]
+        {
             assert_eq!(decisions.on_topic(Want::Publish, &topic, now_ms).is_ok(), expected, "{now_ms}");
             assert!(decisions.on_topic(Want::Subscribe, &topic, now_ms).is_err(), "another verb");
         }

@@ -10,7 +10,7 @@ use bytes::Buf as _;
 use sealbus_protocol::policy::Act;
 use sealbus_protocol::session::{BrokerSession, Delivery};
 
-use super::Client;
+use super::client::Client;
 use super::decide::Want;
 use crate::outbox::{Credit, LaneId, Published, Taken};
 

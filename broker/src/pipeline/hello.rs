@@ -21,15 +21,17 @@ use sealbus_protocol::frame::{Hello, Limits, Welcome};
 use sealbus_protocol::identity::VerifiedLeaf;
 use sealbus_protocol::ids::BusId;
 use sealbus_protocol::limits::{
-    BATCH_BYTES_MAX, FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX, TOPICS_PER_CONNECTION_MAX,
+    BATCH_BYTES_MAX, FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX,
+    TOPICS_PER_CONNECTION_MAX,
 };
 use sealbus_protocol::proof::{self, Exporter};
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::MINOR;
 
 use super::admin::Administering;
+use super::client::{Client, Ended, Intake, audit_unavailable};
 use super::decide::Decisions;
-use super::{Client, Ended, Intake, Patience, audit_unavailable};
+use super::patience::Patience;
 use crate::audit::{CutReason, Event, SessionTraffic};
 use crate::bus::Bus;
 use crate::locks::lock;
@@ -73,11 +75,15 @@ fn examine(
     }
     if !(hello.minor_min..=hello.minor_max).contains(&MINOR) {
         let (min, max) = (hello.minor_min, hello.minor_max);
-        return refuse(Code::Unsupported, format!("it speaks minor versions {min} to {max}, this broker {MINOR}"));
+        return refuse(
+            Code::Unsupported,
+            format!("it speaks minor versions {min} to {max}, this broker {MINOR}"),
+        );
     }
     let frame_bytes_max = usize::try_from(hello.frame_bytes_max).unwrap_or(usize::MAX);
     if frame_bytes_max < FRAME_BYTES_MAX {
-        let reason = format!("it takes frames of {frame_bytes_max} bytes, a batch may need {FRAME_BYTES_MAX}");
+        let reason =
+            format!("it takes frames of {frame_bytes_max} bytes, a batch may need {FRAME_BYTES_MAX}");
         return refuse(Code::Limit, reason);
     }
     let binding = match KeyBinding::decode(binding) {
@@ -90,7 +96,10 @@ fn examine(
     };
     if verified.principal() != peer.leaf.principal() {
         let (bound, proven) = (verified.principal(), peer.leaf.principal());
-        return refuse(Code::Binding, format!("the key is bound to {bound}, the TLS certificate is {proven}'s"));
+        return refuse(
+            Code::Binding,
+            format!("the key is bound to {bound}, the TLS certificate is {proven}'s"),
+        );
     }
     if verified.kid() != hello.kid {
         let reason = format!("the key binding binds {}, the session names key {}", verified.kid(), hello.kid);
@@ -138,7 +147,9 @@ pub(crate) fn admit(
     });
     let outbox = Arc::new(Outbox::new(bus.limits.outbox_bytes_max));
     let handle = Arc::new(Handle::new(bus.next_session(), outbox));
-    bus.sessions.add(&handle).map_err(|Closed| Refusal::new(Code::Draining, "the broker is shutting down"))?;
+    bus.sessions
+        .add(&handle)
+        .map_err(|Closed| Refusal::new(Code::Draining, "the broker is shutting down"))?;
     let client = Client {
         bus: Arc::clone(bus),
         handle,

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sealbus_protocol::batch::Batch;
-use sealbus_protocol::batch::accept::{Circumstances, Durability, Equivocation, Receipt, SequenceState, Verdict};
+use sealbus_protocol::batch::accept::{
+    Circumstances, Durability, Equivocation, Receipt, SequenceState, Verdict,
+};
 use sealbus_protocol::frame::{Ack, Alias, Freshness, RequestId};
 use sealbus_protocol::ids::{StreamId, TopicDigest};
 use sealbus_protocol::policy::{DenialRule, Verb};
@@ -21,7 +23,7 @@ use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::Topic;
 
-use super::Client;
+use super::client::Client;
 use super::decide::Want;
 use super::route::Route;
 use crate::audit::{Actor, BatchHead, Event, PublishTraffic, Target};
@@ -48,8 +50,11 @@ impl OpenTopic {
     /// What was published since the last summary; none when nothing was.
     pub(super) fn summary(&self, actor: Actor) -> Option<Event> {
         let Self { topic, traffic, .. } = self;
-        (*traffic != PublishTraffic::default())
-            .then(|| Event::PublishSummary { actor, topic: topic.clone(), traffic: *traffic })
+        (*traffic != PublishTraffic::default()).then(|| Event::PublishSummary {
+            actor,
+            topic: topic.clone(),
+            traffic: *traffic,
+        })
     }
 }
 
@@ -77,7 +82,13 @@ impl Client {
             Ok(permit) => permit.rule().clone(),
             Err(denial) => {
                 let (rule, refusal) = (denial.rule().clone(), denied("publish on", &topic, denial));
-                return self.refuse_denied(wire, request, Target::Topic(topic), (Verb::Publish, rule), refusal);
+                return self.refuse_denied(
+                    wire,
+                    request,
+                    Target::Topic(topic),
+                    (Verb::Publish, rule),
+                    refusal,
+                );
             }
         };
         let opened = lock(&self.bus.producers).open(self.producer.incarnation_id, &topic);
@@ -96,7 +107,8 @@ impl Client {
             }
         };
         let digest = topic.digest(&StreamId::ZERO);
-        let open = OpenTopic { topic, digest, state, route: Route::default(), traffic: PublishTraffic::default() };
+        let open =
+            OpenTopic { topic, digest, state, route: Route::default(), traffic: PublishTraffic::default() };
         let index = usize::try_from(alias.0).unwrap_or(usize::MAX);
         if self.topics.len() <= index {
             // Aliases are small numbers that the session's own half gives out, one after the other.
@@ -166,7 +178,9 @@ impl Client {
             }
             Verdict::Duplicate(_) => Judged::Answered(Freshness::Duplicate),
             Verdict::Refuse(refusal) => match decision {
-                Err(denial) if refusal.code() == Code::Denied => Judged::Denied(denial.rule().clone(), refusal),
+                Err(denial) if refusal.code() == Code::Denied => {
+                    Judged::Denied(denial.rule().clone(), refusal)
+                }
                 Ok(_) | Err(_) => Judged::Refused(refusal),
             },
             Verdict::Equivocate(evidence) => Judged::Equivocated(evidence),

@@ -11,7 +11,7 @@ use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::TopicFilter;
 
-use super::Client;
+use super::client::Client;
 use super::publish::denied;
 use crate::audit::{Event, Target};
 use crate::outbox::LaneId;
@@ -27,7 +27,11 @@ pub(super) struct Subscription {
 }
 
 impl Client {
-    pub(super) fn subscribe(&mut self, wire: &mut BrokerSession, subscribe: Subscribe) -> Result<(), Refusal> {
+    pub(super) fn subscribe(
+        &mut self,
+        wire: &mut BrokerSession,
+        subscribe: Subscribe,
+    ) -> Result<(), Refusal> {
         let Subscribe { request, subscription: id, filter, credit_bytes: _ } = subscribe;
         let refusal = self.closed_to_requests().or_else(|| self.subscriptions_full());
         if let Some(refusal) = refusal {
@@ -79,7 +83,8 @@ impl Client {
 
     fn subscriptions_full(&self) -> Option<Refusal> {
         let max = self.bus.limits.subscriptions_max;
-        (self.bus.router.len() >= max)
-            .then(|| Refusal::new(Code::Limit, format!("the bus has {max} subscriptions, which is its limit")))
+        (self.bus.router.len() >= max).then(|| {
+            Refusal::new(Code::Limit, format!("the bus has {max} subscriptions, which is its limit"))
+        })
     }
 }

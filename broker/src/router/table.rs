@@ -208,7 +208,8 @@ mod tests {
     fn the_deepest_filters_and_topics_are_bounded_work() {
         let mut table = Table::new();
         for bits in 0..256u32 {
-            let levels: Vec<_> = (0..64).map(|at| if bits >> (at % 8) & 1 == 1 { "+" } else { "a" }).collect();
+            let levels: Vec<_> =
+                (0..64).map(|at| if bits >> (at % 8) & 1 == 1 { "+" } else { "a" }).collect();
             table.insert(&TopicFilter::parse(&levels.join("/")).unwrap(), bits as usize);
         }
         assert_eq!(matches(&table, &Topic::parse(&vec!["a"; 64].join("/")).unwrap()).len(), 256);

@@ -8,16 +8,18 @@ use std::task::{Context, Poll};
 use bytes::Buf as _;
 use sealbus_protocol::frame::Hello;
 use sealbus_protocol::refusal::{Code, Refusal};
-use sealbus_protocol::session::{BrokerEvent, BrokerSession, SessionError, Tick};
+use sealbus_protocol::session::{BrokerEvent, BrokerSession, Tick};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::ending::Ending;
+use super::signals::Marker;
 use super::timer::Timer;
 use crate::admission::Slot;
-use crate::audit::{CutReason, Event};
+use crate::audit::CutReason;
 use crate::bus::Bus;
 use crate::pipeline::{self, Client, Ended, Filled, Peer};
 use crate::port::Port;
-use crate::sessions::{Barrier, Control};
+use crate::sessions::Barrier;
 
 /// Bytes that wait to be written while more is still read. Deliveries alone never reach it, so that a slow subscriber
 /// is still heard; a peer that asks and does not read the answers does.
@@ -26,17 +28,18 @@ const UNSENT_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 /// Bytes of one read: a TLS record has no more.
 const READ_BYTES: usize = 16 * 1_024;
 
-/// Reads in one turn. Between turns the session looks at its signals.
+/// Reads in one turn: what a vectored write of a peer brings.
 const READS_PER_TURN: usize = 16;
 
+/// Requests in one turn. Between turns the session looks at its signals, and the dearest request, a batch with its
+/// signature, takes a tenth of a millisecond or, if it is a large one, half of one.
+const REQUESTS_PER_TURN: usize = 16;
+
 /// Turns in one go, so that a session with endless work lets others have the thread.
-const TURNS_MAX: usize = 8;
+const TURNS_MAX: usize = 4;
 
 /// Slices of one vectored write.
 const SLICES: usize = 64;
-
-/// Milliseconds in which a peer may take what is left for it when its session ends, and close its side.
-const CLOSE_MS: u64 = 1_000;
 
 /// What a session begins with.
 pub(crate) struct Setting {
@@ -52,56 +55,36 @@ pub(crate) struct Setting {
 /// A session on its connection. The fields are dropped in their order: the connection is closed before the session is
 /// taken off the bus.
 pub(crate) struct Driver<S> {
-    io: S,
-    wire: BrokerSession,
+    pub(super) io: S,
+    pub(super) wire: BrokerSession,
     timer: Timer,
-    bus: Arc<Bus>,
-    port: Arc<Port>,
-    peer: Peer,
-    stage: Stage,
-    ending: Option<Ending>,
-    marker: Option<Marker>,
+    pub(super) bus: Arc<Bus>,
+    pub(super) port: Arc<Port>,
+    pub(super) peer: Peer,
+    pub(super) stage: Stage,
+    pub(super) ending: Option<Ending>,
+    pub(super) marker: Option<Marker>,
     /// Barriers that are passed when nothing more will be written.
-    until_silent: Vec<Arc<Barrier>>,
+    pub(super) until_silent: Vec<Arc<Barrier>>,
     /// Whether to leave when all is written.
-    is_finishing: bool,
-    has_heard_end: bool,
+    pub(super) is_finishing: bool,
+    pub(super) has_heard_end: bool,
+    /// Requests that may still be answered in this turn.
+    requests_left: usize,
     /// Bytes given to TLS so far, and those of them that are known to be with the kernel.
-    written: u64,
-    flushed: u64,
+    pub(super) written: u64,
+    pub(super) flushed: u64,
 }
 
-enum Stage {
+pub(super) enum Stage {
     Greeting { deadline: Tick, slot: Option<Slot> },
     Serving(Box<Client>),
-}
-
-/// A GENERATION marker that is on its way.
-struct Marker {
-    /// It ends here in the stream of all bytes written.
-    at: u64,
-    barrier: Arc<Barrier>,
-}
-
-struct Ending {
-    deadline: Tick,
-    step: Step,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// What is framed is written.
-    Writing,
-    /// TLS and the connection are shut down in our direction.
-    Closing,
-    /// The peer may still send, which is thrown away: closing now would take from it what it has not yet read.
-    Lingering,
 }
 
 /// Whether a session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-enum Going {
+pub(super) enum Going {
     On,
     Over,
 }
@@ -123,6 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             until_silent: Vec::new(),
             is_finishing: false,
             has_heard_end: false,
+            requests_left: 0,
             written: 0,
             flushed: 0,
         }
@@ -173,92 +157,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Whether requests are read and batches framed.
-    const fn is_open(&self) -> bool {
+    pub(super) const fn is_open(&self) -> bool {
         self.ending.is_none() && self.marker.is_none()
-    }
-
-    /// Does what others have told the session.
-    fn handle_signals(&mut self) -> Going {
-        let Stage::Serving(client) = &mut self.stage else { return Going::On };
-        let Some(control) = client.handle().take_signals() else { return Going::On };
-        let Control { policy, tls, drain, finish, cut, kill, answer } = control;
-        if let Some(why) = kill {
-            client.end(Ended::Cut(why));
-            return Going::Over;
-        }
-        let id = client.handle().id;
-        if let Some((request, answer)) = answer
-            && self.ending.is_none()
-        {
-            client.answer_admin(&mut self.wire, request, answer);
-        }
-        if let Some((deadline_ms, barrier)) = drain {
-            client.close_intake();
-            self.wire.drain(deadline_ms);
-            barrier.arrive(id);
-        }
-        self.is_finishing |= finish;
-        if let Some(barrier) = policy
-            && self.adopt(barrier) == Going::Over
-        {
-            return Going::Over;
-        }
-        if let Some(barrier) = tls {
-            self.recheck(barrier);
-        }
-        if let Some(why) = cut {
-            let code = match why {
-                CutReason::Fenced => Code::Fenced,
-                _ => Code::Session,
-            };
-            self.cut(why, code);
-        }
-        Going::On
-    }
-
-    /// Another policy is in force. From here on nothing is decided by the one before; what was, is already framed, and
-    /// the marker goes behind it.
-    fn adopt(&mut self, barrier: Arc<Barrier>) -> Going {
-        let Stage::Serving(client) = &mut self.stage else { return Going::On };
-        match &self.ending {
-            // What is still being written was decided by the policy before. There is no marker after the last frame,
-            // so it is not written.
-            Some(Ending { step: Step::Writing | Step::Closing, .. }) => return Going::Over,
-            Some(Ending { step: Step::Lingering, .. }) => {
-                barrier.arrive(client.handle().id);
-                return Going::On;
-            }
-            None => {}
-        }
-        let before = client.generation();
-        let revoked = client.adopt();
-        let now = client.generation();
-        if before != now {
-            self.wire.generation(&now);
-        }
-        let at = self.written.saturating_add(self.wire.outgoing().remaining() as u64);
-        // A marker that is still on its way is covered by this one.
-        if let Some(earlier) = self.marker.replace(Marker { at, barrier }) {
-            self.until_silent.push(earlier.barrier);
-        }
-        if let Some(rule) = revoked {
-            self.cut(CutReason::PrincipalRevoked(rule), Code::Denied);
-        }
-        Going::On
-    }
-
-    /// Certificates, roots or revocation lists have changed: the peer's own are judged by the new ones.
-    fn recheck(&mut self, barrier: Arc<Barrier>) {
-        let Stage::Serving(client) = &mut self.stage else { return };
-        let id = client.handle().id;
-        let checked = self.port.tls.load().check_peer(&self.peer.chain, self.bus.clock.now_ms());
-        match checked {
-            Ok(_) => barrier.arrive(id),
-            Err(error) => {
-                self.until_silent.push(barrier);
-                self.cut(CutReason::CertificateRefused(error.to_string()), Code::Binding);
-            }
-        }
     }
 
     /// Looks at everything that time brings.
@@ -317,12 +217,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Reads and answers, for one turn. Returns whether anything came.
     fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
+        self.requests_left = REQUESTS_PER_TURN;
         for _ in 0..READS_PER_TURN {
             if !self.handle_events(cx) {
-                return moved;
+                return moved || self.requests_left < REQUESTS_PER_TURN;
             }
             match self.poll_read(cx) {
-                Poll::Pending => return moved,
+                Poll::Pending => return moved || self.requests_left < REQUESTS_PER_TURN,
                 Poll::Ready(Ok(0)) => {
                     self.handle_closed("the client closed the connection".to_owned());
                     return true;
@@ -355,18 +256,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         polled.map_ok(|()| len)
     }
 
-    /// Nothing more comes. What is framed is still written: the peer may have closed its direction only.
-    fn handle_closed(&mut self, reason: String) {
-        self.has_heard_end = true;
-        match self.stage {
-            Stage::Greeting { .. } => self.refuse_greeting(Refusal::new(Code::Session, format!("hello: {reason}"))),
-            Stage::Serving(_) => {
-                self.note_end(Ended::Closed(reason));
-                self.begin_ending();
-            }
-        }
-    }
-
     /// Answers what has been read. Returns whether more may be read.
     fn handle_events(&mut self, cx: &mut Context<'_>) -> bool {
         while self.is_open() && self.wire.outgoing().remaining() < UNSENT_BYTES_MAX {
@@ -375,6 +264,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             {
                 return false;
             }
+            let Some(left) = self.requests_left.checked_sub(1) else { return false };
+            self.requests_left = left;
             match self.wire.poll_event() {
                 Ok(Some(BrokerEvent::Hello(hello))) => self.handle_hello(&hello, cx),
                 Ok(Some(BrokerEvent::Failed(refusal))) => {
@@ -388,7 +279,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         self.fail(refusal);
                     }
                 }
-                Ok(None) => return true,
+                Ok(None) => {
+                    self.requests_left = left.saturating_add(1);
+                    return true;
+                }
                 Err(error) => self.break_off(&error),
             }
         }
@@ -443,128 +337,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Ok(moved);
             }
         }
-    }
-
-    /// The marker is a fact once the kernel has all bytes up to its end. Returns whether it became one now.
-    fn settle_marker(&mut self) -> bool {
-        let Stage::Serving(client) = &self.stage else { return false };
-        let flushed = self.flushed;
-        let Some(marker) = self.marker.take_if(|marker| marker.at <= flushed) else { return false };
-        marker.barrier.arrive(client.handle().id);
-        true
-    }
-
-    /// Leaves when that was asked for and nothing is left to do.
-    fn finish(&mut self) {
-        if !self.is_finishing || !self.is_open() || self.wire.unanswered() > 0 || !self.is_all_sent() {
-            return;
-        }
-        if let Stage::Serving(client) = &mut self.stage
-            && client.is_drained()
-        {
-            client.end(Ended::Closed("the broker shut down".to_owned()));
-            self.begin_ending();
-        }
-    }
-
-    fn is_all_sent(&mut self) -> bool {
-        !self.wire.outgoing().has_remaining() && self.flushed == self.written
-    }
-
-    /// Takes the steps of the end, once it has begun.
-    fn end(&mut self, cx: &mut Context<'_>) -> Going {
-        while let Some(step) = self.ending.as_ref().map(|ending| ending.step) {
-            let next = match step {
-                Step::Writing if self.is_all_sent() => Step::Closing,
-                Step::Writing => return Going::On,
-                Step::Closing => match Pin::new(&mut self.io).poll_shutdown(cx) {
-                    Poll::Pending => return Going::On,
-                    Poll::Ready(Ok(())) if !self.has_heard_end => Step::Lingering,
-                    Poll::Ready(Ok(()) | Err(_)) => return Going::Over,
-                },
-                Step::Lingering => {
-                    self.pass_silent_barriers();
-                    let mut scratch = [0; 4_096];
-                    let mut thrown_away = ReadBuf::new(&mut scratch);
-                    match Pin::new(&mut self.io).poll_read(cx, &mut thrown_away) {
-                        Poll::Pending => return Going::On,
-                        Poll::Ready(Ok(())) if !thrown_away.filled().is_empty() => Step::Lingering,
-                        Poll::Ready(Ok(()) | Err(_)) => return Going::Over,
-                    }
-                }
-            };
-            if let Some(ending) = &mut self.ending {
-                ending.step = next;
-            }
-        }
-        Going::On
-    }
-
-    fn pass_silent_barriers(&mut self) {
-        if let Stage::Serving(client) = &self.stage {
-            self.until_silent.drain(..).for_each(|barrier| barrier.arrive(client.handle().id));
-        }
-    }
-
-    fn begin_ending(&mut self) {
-        if self.ending.is_none() {
-            let deadline = self.bus.clock.tick().after_ms(CLOSE_MS);
-            self.ending = Some(Ending { deadline, step: Step::Writing });
-        }
-    }
-
-    fn note_end(&mut self, ended: Ended) {
-        if let Stage::Serving(client) = &mut self.stage {
-            client.end(ended);
-        }
-    }
-
-    /// The broker ends the session, and tells the peer why.
-    fn cut(&mut self, why: CutReason, code: Code) {
-        if self.ending.is_none() {
-            self.wire.fail(Refusal::new(code, why.to_string()));
-            if matches!(why, CutReason::PrincipalRevoked(_) | CutReason::CertificateRefused(_)) {
-                self.bus.note_cut();
-            }
-            self.note_end(Ended::Cut(why));
-            self.begin_ending();
-        }
-    }
-
-    /// The session cannot go on for this reason.
-    fn fail(&mut self, refusal: Refusal) {
-        let ended = match refusal.code() {
-            Code::AuditUnavailable => Ended::Cut(CutReason::AuditUnavailable),
-            _ => Ended::Closed(refusal.to_string()),
-        };
-        self.wire.fail(refusal);
-        self.note_end(ended);
-        self.begin_ending();
-    }
-
-    /// The peer broke the protocol.
-    fn break_off(&mut self, error: &SessionError) {
-        match self.stage {
-            Stage::Greeting { .. } => self.refuse_greeting(error.refusal()),
-            Stage::Serving(_) => self.fail(error.refusal()),
-        }
-    }
-
-    /// The peer is not welcome.
-    fn refuse_greeting(&mut self, refusal: Refusal) {
-        let event = Event::SessionRefused {
-            source: self.peer.source,
-            principal: Some(self.peer.leaf.principal().clone()),
-            code: refusal.code(),
-            reason: refusal.reason().to_owned(),
-        };
-        if let Err(error) = self.bus.audit.record(event) {
-            tracing::error!(error = %error, source = %self.peer.source, "a refused session is not in the audit log");
-        }
-        if let Stage::Greeting { slot, .. } = &mut self.stage {
-            *slot = None;
-        }
-        self.wire.fail(refusal);
-        self.begin_ending();
     }
 }

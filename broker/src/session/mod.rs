@@ -26,7 +26,9 @@ use std::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 mod driver;
+mod ending;
 mod read_ahead;
+mod signals;
 mod timer;
 
 pub(crate) use driver::{Driver, Setting};

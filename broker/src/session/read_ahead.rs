@@ -142,7 +142,11 @@ mod tests {
     }
 
     impl AsyncRead for Source {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            out: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             let len = self.step.min(out.remaining()).min(self.bytes.len() - self.at);
             if len == 0 {
                 return Poll::Pending;
@@ -172,7 +176,9 @@ mod tests {
     #[test]
     fn bytes_come_out_as_they_went_in_whatever_is_asked_for() {
         let bytes: Vec<u8> = (0..600_000u32).map(|at| (at % 251) as u8).collect();
-        for (room, step) in [(1_000, 1_000_000), (4_096, 1_000_000), (4_096, 5_000), (200_000, 1_000_000), (7, 9)] {
+        for (room, step) in
+            [(1_000, 1_000_000), (4_096, 1_000_000), (4_096, 5_000), (200_000, 1_000_000), (7, 9)]
+        {
             let source = Source { bytes: bytes.clone(), at: 0, step, reads: 0 };
             let mut reader = ReadAhead::new(source);
             assert_eq!(read_all(&mut reader, room), bytes, "room {room}, step {step}");

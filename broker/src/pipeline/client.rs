@@ -1,0 +1,237 @@
+//! A client of the bus: the state of one welcomed session, and the way of its requests to who answers them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sealbus_protocol::batch::accept::ProvenProducer;
+use sealbus_protocol::frame::{SubscriptionId, What};
+use sealbus_protocol::ids::Kid;
+use sealbus_protocol::policy::RuleId;
+use sealbus_protocol::refusal::{Code, Refusal};
+use sealbus_protocol::session::{BrokerEvent, BrokerSession, Tick};
+
+use crate::audit::{Actor, AuditUnavailable, CutReason, Event, SessionTraffic};
+use crate::bindings::Binding;
+use crate::bus::Bus;
+use crate::locks::lock;
+use crate::outbox::LaneId;
+use crate::party::Party;
+use crate::sessions::Handle;
+
+use super::admin::Administering;
+use super::decide::Decisions;
+use super::patience::Patience;
+use super::publish::OpenTopic;
+use super::subscribe::Subscription;
+
+/// A welcomed client: all that the broker knows of one session, besides the bytes of its connection.
+///
+/// Dropping it takes the session off the bus. That comes after its connection is closed, so that whoever waits for the
+/// session's end knows that nothing more is written.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(super) bus: Arc<Bus>,
+    pub(super) handle: Arc<Handle>,
+    pub(super) party: Arc<Party>,
+    pub(super) source: SocketAddr,
+    pub(super) producer: ProvenProducer,
+    pub(super) binding: Arc<Binding>,
+    pub(super) decisions: Decisions,
+    /// By publish alias.
+    pub(super) topics: Vec<Option<OpenTopic>>,
+    pub(super) subscriptions: HashMap<LaneId, Subscription>,
+    pub(super) lanes: HashMap<SubscriptionId, LaneId>,
+    pub(super) lane_next: u64,
+    /// The newest binding of each kid that the peer was sent.
+    pub(super) announced: HashMap<Kid, u64>,
+    pub(super) intake: Intake,
+    pub(super) administering: Administering,
+    /// How many refusals the client may still cause at once.
+    pub(crate) patience: Patience,
+    pub(super) summary_due: Option<Tick>,
+    /// When certificate or key binding end, whichever is first, in Unix milliseconds.
+    pub(super) ends_ms: u64,
+    pub(super) traffic: SessionTraffic,
+    pub(super) ended: Ended,
+}
+
+/// Whether requests are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intake {
+    Open,
+    /// The broker is shutting down.
+    Closed,
+}
+
+/// How the session ended, for the audit log.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It never began, and was refused elsewhere.
+    Never,
+    /// As sessions do, with a sentence.
+    Closed(String),
+    /// The broker ended it.
+    Cut(CutReason),
+}
+
+impl Client {
+    /// What others see of the session.
+    pub(crate) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    /// Answers a request, or says why the session cannot go on.
+    pub(crate) fn handle_event(
+        &mut self,
+        wire: &mut BrokerSession,
+        event: BrokerEvent,
+    ) -> Result<(), Refusal> {
+        match event {
+            BrokerEvent::Hello(_) => Err(Refusal::new(Code::Session, "HELLO came a second time")),
+            BrokerEvent::Open { request, topic } => self.open(wire, request, topic),
+            BrokerEvent::Publish { request, alias, batch } => self.publish(wire, request, alias, batch),
+            BrokerEvent::Subscribe(subscribe) => self.subscribe(wire, subscribe),
+            BrokerEvent::Later(later) => {
+                let reason = format!("{} is not in this version", later.kind);
+                self.refuse(wire, later.request, Refusal::new(Code::Unsupported, reason));
+                Ok(())
+            }
+            BrokerEvent::Close(What::Alias(alias)) => self.close_topic(alias),
+            BrokerEvent::Close(What::Subscription(subscription)) => self.unsubscribe(subscription),
+            BrokerEvent::Credit(subscription) => {
+                if let Some(lane) = self.lanes.get(&subscription) {
+                    self.handle.outbox.credited(*lane);
+                }
+                Ok(())
+            }
+            BrokerEvent::BindingGet(get) => {
+                // Every authenticated principal may read every binding: it proves something, and gives nothing away.
+                let known = lock(&self.bus.bindings).find(&get.kid);
+                match known {
+                    Some(binding) => wire.binding(get.request, binding.bytes.clone()),
+                    None => {
+                        let reason = format!("no binding of the key {} is known here", get.kid);
+                        self.refuse(wire, get.request, Refusal::new(Code::Binding, reason));
+                    }
+                }
+                Ok(())
+            }
+            BrokerEvent::Admin(admin) => self.administer(wire, admin),
+            BrokerEvent::Failed(refusal) => {
+                self.ended = Ended::Closed(format!("the client gave up: {refusal}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the policy in force, in force here: from this call on nothing is decided by the one before. Returns what
+    /// clients are told of it, and the entry that revokes the principal, if one does.
+    pub(crate) fn adopt(&mut self) -> Option<RuleId> {
+        self.decisions.adopt(self.bus.policy.load_full());
+        self.revoked()
+    }
+
+    /// The generation of the adopted policy.
+    pub(crate) fn generation(&self) -> sealbus_protocol::frame::Generation {
+        self.decisions.generation()
+    }
+
+    /// The entry of the adopted policy that revokes the principal now.
+    pub(crate) fn revoked(&self) -> Option<RuleId> {
+        self.decisions.subject().revoked(self.bus.clock.now_ms()).cloned()
+    }
+
+    /// When the adopted policy will revoke the principal, if it says so, in Unix milliseconds.
+    pub(crate) fn revocation_due_ms(&self) -> Option<u64> {
+        self.decisions.subject().revocation_due_ms(self.bus.clock.now_ms())
+    }
+
+    /// When certificate or key binding end, whichever is first, in Unix milliseconds.
+    pub(crate) const fn ends_ms(&self) -> u64 {
+        self.ends_ms
+    }
+
+    /// When [`Client::summarise`] wants to be called.
+    pub(crate) const fn summary_due(&self) -> Option<Tick> {
+        self.summary_due
+    }
+
+    /// Takes no more requests in. What was accepted is still delivered.
+    pub(crate) fn close_intake(&mut self) {
+        self.intake = Intake::Closed;
+    }
+
+    /// Notes how the session ended.
+    pub(crate) fn end(&mut self, ended: Ended) {
+        self.ended = ended;
+    }
+
+    /// Refuses a request. Refusals cost us more than they cost the sender, so that they are counted.
+    pub(super) fn refuse(
+        &mut self,
+        wire: &mut BrokerSession,
+        request: sealbus_protocol::frame::RequestId,
+        refusal: Refusal,
+    ) {
+        self.patience.spend_at(self.bus.clock.tick());
+        wire.refuse(request, refusal);
+    }
+
+    /// Why no request is taken now, whatever it asks for.
+    pub(super) fn closed_to_requests(&self) -> Option<Refusal> {
+        match self.intake {
+            Intake::Closed => Some(Refusal::new(Code::Draining, "the broker is shutting down")),
+            Intake::Open if !self.bus.audit.is_available() => Some(audit_unavailable(None)),
+            Intake::Open => None,
+        }
+    }
+
+    /// Records what must be known. If it cannot be, the session cannot go on.
+    pub(super) fn record(&self, event: Event) -> Result<(), Refusal> {
+        self.bus.audit.record(event).map_err(|error| audit_unavailable(Some(&error)))
+    }
+
+    /// Who acts, as audit events name it.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor { session: self.handle.id, principal: self.party.principal.clone(), source: self.source }
+    }
+}
+
+/// What a client is told when nothing can be recorded.
+pub(super) fn audit_unavailable(error: Option<&AuditUnavailable>) -> Refusal {
+    let reason = error.map_or_else(|| "the audit log cannot be written".to_owned(), ToString::to_string);
+    Refusal::new(Code::AuditUnavailable, reason)
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        for (lane, subscription) in self.subscriptions.drain() {
+            self.bus.router.unsubscribe(&subscription.filter, &self.handle.outbox, lane);
+        }
+        let topics: Vec<OpenTopic> = self.topics.drain(..).flatten().collect();
+        {
+            let mut producers = lock(&self.bus.producers);
+            for open in &topics {
+                producers.close(self.producer.incarnation_id, &open.topic);
+            }
+            producers.release(self.producer.incarnation_id, self.handle.id);
+        }
+        let (actor, traffic) = (self.actor(), self.traffic);
+        let summaries = topics.iter().filter_map(|open| open.summary(actor.clone()));
+        let (cut, reason) = match std::mem::replace(&mut self.ended, Ended::Never) {
+            Ended::Never => (None, None),
+            Ended::Closed(reason) => (None, Some(reason)),
+            Ended::Cut(why) => (Some(why.clone()), Some(why.to_string())),
+        };
+        let cut = cut.map(|why| Event::SessionCut { actor: actor.clone(), why });
+        let closed = reason.map(|reason| Event::SessionClosed { actor: actor.clone(), reason, traffic });
+        for event in summaries.chain(cut).chain(closed) {
+            // There is nothing left that could be refused; the log itself says that it failed.
+            if let Err(error) = self.bus.audit.record(event) {
+                tracing::error!(error = %error, session = %self.handle.id, "the end of a session is not in the audit log");
+            }
+        }
+        self.bus.sessions.remove(&self.handle);
+    }
+}
