@@ -10,12 +10,37 @@ use sealbus_protocol::policy::Name;
 
 use super::document::{Source, Table};
 use super::error::{ConfigError, ConfigFault, Section};
-use super::{
-    AuditConfig, Config, LISTENERS_MAX, LimitsConfig, ListenerConfig, LogConfig, LogFormat, Revocation,
-};
+use super::limits::{AuditConfig, CONFIG_BYTES_MAX, LISTENERS_MAX, LimitsConfig};
+use super::settings::{Config, ListenerConfig, LogConfig, LogFormat, Revocation};
+use crate::vfs::Vfs;
+
+impl Config {
+    /// Reads a configuration from its file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file, the line and the column.
+    pub fn load(vfs: &dyn Vfs, path: &Path) -> Result<Self, ConfigError> {
+        let bytes = vfs
+            .read(path, CONFIG_BYTES_MAX)
+            .map_err(|error| ConfigError::of_file(ConfigFault::Read(error)).in_file(path))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            ConfigError::of_file(ConfigFault::NotUtf8 { at: error.valid_up_to() }).in_file(path)
+        })?;
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        Self::parse(text, base).map_err(|error| error.in_file(path))
+    }
+
+    /// Reads a configuration whose relative paths are relative to `base`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the first fault that a reader meets, its line and its column.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, ConfigError> {
+        config(text, base)
+    }
+}
 
 /// Reads the whole file.
-pub(super) fn config(text: &str, base: &Path) -> Result<Config, ConfigError> {
+fn config(text: &str, base: &Path) -> Result<Config, ConfigError> {
     let source = Source::new(text);
     let document = source.parse()?;
     let top = Table::new(document.get_ref(), 0, Section::Top, &source);

@@ -1,3 +1,7 @@
+use std::path::Path;
+
+use sealbus_protocol::identity::PrincipalSource;
+
 use super::*;
 use crate::vfs::OsVfs;
 

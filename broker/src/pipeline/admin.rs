@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sealbus_protocol::frame::admin::{AUDIT_BYTES_MAX, Decision, Question};
 use sealbus_protocol::frame::{AdminRequest, AdminResult, Operation, Outcome, RequestId};
 use sealbus_protocol::identity::Principal;
@@ -14,7 +15,7 @@ use sealbus_protocol::session::BrokerSession;
 use tokio::sync::oneshot;
 
 use super::client::Client;
-use crate::audit::{Event, Initiator};
+use crate::audit::{Event, Initiator, ReadError};
 use crate::bus::Bus;
 use crate::change::{ChangeRequest, ReloadError, ReloadReport};
 
@@ -195,6 +196,10 @@ fn outcome_of(report: &ReloadReport) -> Outcome {
 async fn read_audit(bus: Arc<Bus>, from: u64, lines_max: u32) -> Result<Outcome, Refusal> {
     let read = tokio::task::spawn_blocking(move || bus.audit.read(from, lines_max, AUDIT_BYTES_MAX));
     match read.await {
+        // Beyond the end there is nothing yet; whoever asks is told where the end is.
+        Ok(Err(ReadError::PastEnd { lines, .. })) => {
+            Ok(Outcome::AuditLines { from, next: lines, lines: Bytes::new() })
+        }
         Ok(Ok(page)) => Ok(Outcome::AuditLines { from, next: page.next, lines: page.lines }),
         Ok(Err(error)) => Err(Refusal::new(Code::Internal, format!("{AUDIT_READ} from {from}: {error}"))),
         Err(_) => Err(Refusal::new(Code::Internal, format!("{AUDIT_READ} from {from}: the reader failed"))),

@@ -103,7 +103,8 @@ impl Client {
             Ok(alias) => alias,
             Err(error) => {
                 lock(&self.bus.producers).close(self.producer.incarnation_id, &topic);
-                return Err(error.refusal());
+                self.refuse(wire, request, error.refusal());
+                return Ok(());
             }
         };
         let digest = topic.digest(&StreamId::ZERO);

@@ -54,6 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             && client.is_drained()
         {
             client.end(Ended::Closed("the broker shut down".to_owned()));
+            self.wire.fail(Refusal::new(Code::Draining, "the broker is shutting down"));
             self.begin_ending();
         }
     }

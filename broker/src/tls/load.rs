@@ -17,7 +17,7 @@ use sealbus_protocol::identity::{Authority, CertificateFacts, TrustDomain, Trust
 use sealbus_protocol::session::ALPN;
 
 use super::error::{FileProblem, TlsError};
-use super::{RevocationRule, TlsMaterial};
+use super::material::{RevocationRule, TlsMaterial};
 use crate::clock::Clock;
 use crate::config::{ListenerConfig, Revocation};
 use crate::vfs::Vfs;

@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, SigningKe
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ServerConnection};
 use rustls_pki_types::CertificateDer;
 use sealbus_protocol::binding::{BindingRequest, KeyBinding, TlsScheme};
-use sealbus_protocol::identity::{Principal, PrincipalSource};
+use sealbus_protocol::identity::{ChainError, Principal, PrincipalSource, Validity};
 use sealbus_protocol::keys::SigningKey;
 
 use super::test_pki::*;

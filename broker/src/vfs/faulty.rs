@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::{AppendFile, Lock, Vfs};
+use super::traits::{AppendFile, Lock, Vfs};
 
 /// What may be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -176,7 +176,7 @@ pub enum Outcome {
     AuditLines {
         /// Index of the first line.
         from: u64,
-        /// Index to ask for next.
+        /// Index to ask for next; before `from` when the log ends there.
         next: u64,
         /// The lines, each ended by a line feed.
         lines: Bytes,
