@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
             moved |= self.settle_marker();
-            self.finish();
+            moved |= self.finish();
             match self.end(cx) {
                 Going::On => {}
                 Going::Over => return Poll::Ready(()),

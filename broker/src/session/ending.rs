@@ -45,10 +45,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Leaves when that was asked for and nothing is left to do.
-    pub(super) fn finish(&mut self) {
+    /// Leaves when that was asked for and nothing is left to do. Returns whether there are last words to write.
+    pub(super) fn finish(&mut self) -> bool {
         if !self.is_finishing || !self.is_open() || self.wire.unanswered() > 0 || !self.is_all_sent() {
-            return;
+            return false;
         }
         if let Stage::Serving(client) = &mut self.stage
             && client.is_drained()
@@ -56,7 +56,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             client.end(Ended::Closed("the broker shut down".to_owned()));
             self.wire.fail(Refusal::new(Code::Draining, "the broker is shutting down"));
             self.begin_ending();
+            return true;
         }
+        false
     }
 
     pub(super) fn is_all_sent(&mut self) -> bool {
