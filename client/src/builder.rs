@@ -191,7 +191,11 @@ impl Options {
         check(timeout.contains(&self.connect_timeout), "connect_timeout", "1 ms to 1 h")?;
         check(timeout.contains(&self.publish_timeout), "publish_timeout", "1 ms to 1 h")?;
         check(timeout.contains(&self.request_timeout), "request_timeout", "1 ms to 1 h")?;
-        check((4_096..=BATCH_BYTES_MAX).contains(&self.batch_bytes_max), "batch_bytes_max", "4 KiB to 1 MiB")?;
+        check(
+            (4_096..=BATCH_BYTES_MAX).contains(&self.batch_bytes_max),
+            "batch_bytes_max",
+            "4 KiB to 1 MiB",
+        )?;
         check(self.pending_bytes_max >= 64 * 1_024, "pending_bytes_max", "at least 64 KiB")?;
         check(self.credit_bytes >= 4_096, "credit_bytes", "at least 4 KiB")?;
         check(self.agent.len() <= AGENT_BYTES_MAX, "agent", "at most 128 bytes")

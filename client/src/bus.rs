@@ -180,7 +180,9 @@ impl Bus {
         let (reply, answer) = oneshot::channel();
         let (guard, narrowed) = match self.ask(Command::Subscribe { filter, reply }, answer).await {
             Ok(answer) => answer?,
-            Err(Unanswered::Late) => return Err(SubscribeError::Timeout { after_ms: self.request_timeout_ms() }),
+            Err(Unanswered::Late) => {
+                return Err(SubscribeError::Timeout { after_ms: self.request_timeout_ms() });
+            }
             Err(Unanswered::Ended) => return Err(SubscribeError::Closed(self.shared.seen.end())),
         };
         Ok(Subscription::new(guard, Arc::clone(&self.shared), narrowed))
@@ -192,7 +194,11 @@ impl Bus {
     ///
     /// # Errors
     /// [`RequestError`]; asking about others needs the verb `admin`.
-    pub async fn can_i(&self, principal: Option<&Principal>, question: Question) -> Result<Answer, RequestError> {
+    pub async fn can_i(
+        &self,
+        principal: Option<&Principal>,
+        question: Question,
+    ) -> Result<Answer, RequestError> {
         match self.administer(Operation::CanI { principal: principal.cloned(), question }).await? {
             Outcome::Decided { decision, why } => Ok(Answer { decision, why }),
             Outcome::PolicyReloaded { .. } | Outcome::AuditLines { .. } => Err(RequestError::OtherAnswer),
@@ -207,7 +213,14 @@ impl Bus {
     /// [`RequestError`]; a policy that is refused leaves the old one in force, and the reason says why.
     pub async fn reload_policy(&self) -> Result<ReloadReport, RequestError> {
         match self.administer(Operation::PolicyReload).await? {
-            Outcome::PolicyReloaded { generation, version, hash, rules_before, rules_after, sessions_cut } => {
+            Outcome::PolicyReloaded {
+                generation,
+                version,
+                hash,
+                rules_before,
+                rules_after,
+                sessions_cut,
+            } => {
                 let policy = PolicySeen { generation, version, hash };
                 Ok(ReloadReport { policy, rules_before, rules_after, sessions_cut })
             }

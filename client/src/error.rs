@@ -51,7 +51,9 @@ impl fmt::Display for CloseReason {
             Self::ByCaller => f.write_str("this program closed it"),
             Self::Refused(refusal) => write!(f, "the broker refused: {refusal}"),
             Self::ByBroker => f.write_str("the broker ended it"),
-            Self::GaveUp { attempts, last } => write!(f, "gave up after {attempts} attempts to reconnect: {last}"),
+            Self::GaveUp { attempts, last } => {
+                write!(f, "gave up after {attempts} attempts to reconnect: {last}")
+            }
         }
     }
 }
@@ -332,9 +334,9 @@ impl fmt::Display for PublishError {
             Self::Unanswered { after_ms } => {
                 write!(f, "no answer within {after_ms} ms; whether the message was accepted is not known")
             }
-            Self::Lost => {
-                f.write_str("the broker forgot this client's sequence; whether the message was accepted is not known")
-            }
+            Self::Lost => f.write_str(
+                "the broker forgot this client's sequence; whether the message was accepted is not known",
+            ),
             Self::Closed(reason) => write!(f, "the bus is closed: {reason}"),
         }
     }
@@ -360,7 +362,10 @@ impl fmt::Display for EnqueueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { pending_bytes_max } => {
-                write!(f, "{pending_bytes_max} bytes wait for their acknowledgement; there is no room for more")
+                write!(
+                    f,
+                    "{pending_bytes_max} bytes wait for their acknowledgement; there is no room for more"
+                )
             }
             Self::Message(error) => write!(f, "{error}"),
             Self::Closed(reason) => write!(f, "the bus is closed: {reason}"),

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
-use sealbus_protocol::ids::{IncarnationId, PolicyHash};
 use sealbus_protocol::identity::Principal;
+use sealbus_protocol::ids::{IncarnationId, PolicyHash};
 use sealbus_protocol::refusal::Refusal;
 use sealbus_protocol::topic::{Topic, TopicFilter};
 

@@ -58,7 +58,10 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`] when one cannot be read, when they do not belong together, and when the key file can be read
     /// by others than its owner.
-    pub fn from_files(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, IdentityError> {
+    pub fn from_files(
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, IdentityError> {
         let files = Files { certificate: certificate.into(), key: key.into() };
         let loaded = files.load()?;
         Ok(Self { files, loaded })
@@ -90,7 +93,8 @@ impl Files {
         let stamp = self.stamp()?;
         let chain = self.load_chain()?;
         let key = self.load_key()?;
-        let signing_key = any_supported_type(&key).map_err(|_| IdentityError::Key { path: self.key.clone() })?;
+        let signing_key =
+            any_supported_type(&key).map_err(|_| IdentityError::Key { path: self.key.clone() })?;
         let certified = CertifiedKey::new(chain, signing_key);
         certified.keys_match().map_err(|error| IdentityError::Mismatch {
             certificate: self.certificate.clone(),

@@ -60,8 +60,8 @@ pub use sealbus_protocol::topic::{Topic, TopicError, TopicFilter};
 pub use builder::{Builder, Reconnect};
 pub use bus::{Answer, AuditPage, Bus, PolicySeen, ReloadReport};
 pub use error::{
-    CloseError, CloseReason, ConnectError, EnqueueError, OpenError, PublishAllError, PublishError, RequestError,
-    SubscribeError,
+    CloseError, CloseReason, ConnectError, EnqueueError, OpenError, PublishAllError, PublishError,
+    RequestError, SubscribeError,
 };
 pub use event::{Event, Events};
 pub use identity::{Identity, IdentityError};
@@ -81,4 +81,31 @@ pub async fn connect(server: &str, identity: Identity, trust: Trust) -> Result<B
 /// A connection with options.
 pub fn builder() -> Builder {
     Builder::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_and_their_futures_go_to_other_threads() {
+        fn assert_send<T: Send>(_: &T) {}
+        fn assert_shared<T: Send + Sync + 'static>() {}
+        assert_shared::<Bus>();
+        assert_shared::<Publisher>();
+        assert_shared::<PendingReceipt>();
+        assert_shared::<Subscription>();
+        assert_shared::<Events>();
+        assert_shared::<Message>();
+        assert_send(&builder().connect());
+        let _ = |bus: Bus, publisher: Publisher, mut subscription: Subscription| {
+            assert_send(&bus.publisher("a"));
+            assert_send(&bus.subscribe("a"));
+            assert_send(&bus.reload_policy());
+            assert_send(&publisher.publish("a"));
+            assert_send(&publisher.publish_all(["a"]));
+            assert_send(&publisher.flush());
+            assert_send(&subscription.next());
+        };
+    }
 }

@@ -137,7 +137,12 @@ impl Message {
     }
 
     fn slice(&self, range: &Range<usize>) -> &[u8] {
-        self.delivery.batch.batch().bytes().get(range.clone()).expect("the ranges were measured in this very batch")
+        self.delivery
+            .batch
+            .batch()
+            .bytes()
+            .get(range.clone())
+            .expect("the ranges were measured in this very batch")
     }
 
     fn parsed_headers(&self) -> Headers<'_> {
@@ -184,7 +189,9 @@ pub enum DeliveryError {
 impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lagged { missed } => write!(f, "{missed} messages were dropped here because this consumer was slow"),
+            Self::Lagged { missed } => {
+                write!(f, "{missed} messages were dropped here because this consumer was slow")
+            }
             Self::Gap { topic, producer, missed } => {
                 write!(f, "{missed} messages of {producer} on {topic} are missing here")
             }

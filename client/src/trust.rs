@@ -57,11 +57,16 @@ impl Trust {
         let broker_roots = broker_roots(&base.join(document.broker_roots))?;
         let domains = document.domains.iter().map(|domain| {
             let roots = certificates(&base.join(domain.roots))?;
-            TrustDomain::new(domain.name, domain.source, &roots).map_err(|error| refuse(Problem::Trust(error)))
+            TrustDomain::new(domain.name, domain.source, &roots)
+                .map_err(|error| refuse(Problem::Trust(error)))
         });
         let domains = domains.collect::<Result<Vec<_>, _>>()?;
         let producers = TrustStore::new(domains).map_err(|error| refuse(Problem::Trust(error)))?;
-        Ok(Self { bus_id: document.bus_id, broker_roots: Arc::new(broker_roots), producers: Arc::new(producers) })
+        Ok(Self {
+            bus_id: document.bus_id,
+            broker_roots: Arc::new(broker_roots),
+            producers: Arc::new(producers),
+        })
     }
 
     /// The bus that is meant.
@@ -130,7 +135,9 @@ impl<'a> Domain<'a> {
 fn check_keys(table: &Table, known: &'static [&'static str]) -> Result<(), Problem> {
     match table.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(()),
-        Some(found) => Err(Problem::Unknown { found: found.clone(), nearest: nearest(found, known.iter().copied()) }),
+        Some(found) => {
+            Err(Problem::Unknown { found: found.clone(), nearest: nearest(found, known.iter().copied()) })
+        }
     }
 }
 
@@ -294,9 +301,11 @@ impl Problem {
             Self::Toml(error) => Some(error),
             Self::BusId(error) => Some(error),
             Self::Trust(error) => Some(error),
-            Self::Text | Self::Unknown { .. } | Self::Absent { .. } | Self::Kind { .. } | Self::Principal { .. } => {
-                None
-            }
+            Self::Text
+            | Self::Unknown { .. }
+            | Self::Absent { .. }
+            | Self::Kind { .. }
+            | Self::Principal { .. } => None,
         }
     }
 }

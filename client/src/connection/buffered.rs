@@ -28,7 +28,8 @@ impl<T> Buffered<T> {
 
     /// Hands on what is buffered.
     fn take(&mut self, into: &mut ReadBuf<'_>) {
-        let buffered = self.buffer.as_deref().and_then(|buffer| buffer.get(self.begin..self.end)).unwrap_or_default();
+        let buffered =
+            self.buffer.as_deref().and_then(|buffer| buffer.get(self.begin..self.end)).unwrap_or_default();
         let count = buffered.len().min(into.remaining());
         let (now, _) = buffered.split_at(count);
         into.put_slice(now);

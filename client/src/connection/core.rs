@@ -33,7 +33,7 @@ use crate::subscription::feed::Overdrawn;
 
 use super::command::{AdministerReply, CloseReply, Command};
 use super::keys::Keys;
-use super::publishing::Lines;
+use super::lines::Lines;
 use super::subscribing::Feeds;
 use super::wake::{FeedId, LineId, Note, Wake};
 
@@ -182,6 +182,7 @@ impl Core {
         self.events.tell(&Event::Disconnected { reason: reason.to_owned() });
         self.session = None;
         self.draining = None;
+        self.end = None;
         for (_, asked) in self.requests.drain() {
             if let Asked::Administer(reply) = asked {
                 // Nobody may be waiting any more, which is theirs to choose.
@@ -273,7 +274,9 @@ impl Core {
             ClientEvent::Generation(generation) => self.handle_generation(&generation),
             ClientEvent::Binding(reply) => {
                 self.keyring.handle_binding(reply.binding);
-                if let Some(Asked::Binding(kid)) = reply.request.and_then(|request| self.requests.remove(&request)) {
+                if let Some(Asked::Binding(kid)) =
+                    reply.request.and_then(|request| self.requests.remove(&request))
+                {
                     self.keyring.handle_answer(kid, None);
                 }
             }
@@ -284,14 +287,18 @@ impl Core {
             }
             ClientEvent::Drain(drain) => {
                 self.events.tell(&Event::Draining { deadline_ms: drain.deadline_ms });
-                let deadline = now.after_ms(u64::from(drain.deadline_ms));
+                // Not longer than publishers can wait: nothing new is sent to a broker that is going.
+                let patience_ms = clock::milliseconds(self.options.publish_timeout) / 2;
+                let deadline = now.after_ms(u64::from(drain.deadline_ms).min(patience_ms));
                 self.draining = Some(deadline);
                 self.arm(deadline, Timer::Drain);
             }
-            ClientEvent::Failed(refusal) => self.end_now(match refusal.code() {
-                Code::Fenced => End::Final(refusal),
-                _ => End::Lost(format!("the broker ended the session: {refusal}")),
-            }),
+            ClientEvent::Failed(refusal) if refusal.code() == Code::Fenced => {
+                self.end_now(End::Final(refusal))
+            }
+            ClientEvent::Failed(refusal) => {
+                self.end_now(End::Lost(format!("the broker ended the session: {refusal}")));
+            }
         }
         Ok(())
     }
@@ -299,7 +306,9 @@ impl Core {
     fn handle_refused_at(&mut self, asked: Asked, refusal: Refusal, now: Tick) {
         match asked {
             Asked::Open(line) => self.handle_open_refused_at(line, refusal, now),
-            Asked::Publish { line, first_seq } => self.handle_publish_refused_at(line, first_seq, refusal, now),
+            Asked::Publish { line, first_seq } => {
+                self.handle_publish_refused_at(line, first_seq, refusal, now)
+            }
             Asked::Subscribe(feed) => self.handle_subscribe_refused_at(feed, refusal, now),
             Asked::Binding(kid) => self.keyring.handle_answer(kid, Some(refusal.to_string())),
             Asked::Administer(reply) => drop(reply.send(Err(RequestError::Refused(refusal)))),
@@ -387,6 +396,12 @@ impl Core {
 
     pub(super) fn end_now(&mut self, end: End) {
         self.end.get_or_insert(end);
+    }
+
+    /// The connection ends: for this reason, unless a better one was known before. A broker that says why and hangs up
+    /// is both heard and lost.
+    pub(super) fn end_with(&mut self, end: End) -> End {
+        self.end.take().unwrap_or(end)
     }
 
     /// Why the connection should end now, when it should.

@@ -35,7 +35,10 @@ pub(super) trait Dial: Send + Sync + 'static {
     fn server(&self) -> &str;
 
     /// One attempt, as this identity.
-    fn dial(&self, identity: &Identity) -> impl Future<Output = Result<Link<Self::Transport>, ConnectError>> + Send;
+    fn dial(
+        &self,
+        identity: &Identity,
+    ) -> impl Future<Output = Result<Link<Self::Transport>, ConnectError>> + Send;
 }
 
 /// Makes TLS connections to one server.
@@ -91,7 +94,10 @@ impl<D: Dial> Dial for Arc<D> {
         (**self).server()
     }
 
-    fn dial(&self, identity: &Identity) -> impl Future<Output = Result<Link<Self::Transport>, ConnectError>> + Send {
+    fn dial(
+        &self,
+        identity: &Identity,
+    ) -> impl Future<Output = Result<Link<Self::Transport>, ConnectError>> + Send {
         (**self).dial(identity)
     }
 }

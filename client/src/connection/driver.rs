@@ -69,7 +69,11 @@ impl Inputs {
 
 /// Lets the core work without a connection until `until` is done. None when the bus was closed meanwhile and
 /// everything has its answer.
-pub(super) async fn work_until<F: Future>(core: &mut Core, inputs: &mut Inputs, until: F) -> Option<F::Output> {
+pub(super) async fn work_until<F: Future>(
+    core: &mut Core,
+    inputs: &mut Inputs,
+    until: F,
+) -> Option<F::Output> {
     let mut until = pin!(until);
     poll_fn(|cx| {
         loop {
@@ -112,7 +116,7 @@ where
             }
             let read = match poll_read(core, transport, now, cx) {
                 Ok(read) => read,
-                Err(end) => return Poll::Ready(Served::Ended(end)),
+                Err(end) => return Poll::Ready(Served::Ended(core.end_with(end))),
             };
             core.pump_at(now);
             if let Some(end) = core.poll_end() {
@@ -123,7 +127,10 @@ where
             }
             let wrote = match poll_write(core, transport, &mut flushed, cx) {
                 Ok(wrote) => wrote,
-                Err(error) => return Poll::Ready(Served::Ended(End::Lost(error.to_string()))),
+                Err(error) => {
+                    let end = core.end_with(End::Lost(error.to_string()));
+                    return Poll::Ready(Served::Ended(end));
+                }
             };
             match read {
                 Progress::Full => {
@@ -233,7 +240,10 @@ fn poll_write<T: AsyncWrite + Unpin>(
 }
 
 /// Writes what is left and closes: the last words of a session, for as long as somebody may want to wait for them.
-pub(super) async fn farewell<T: AsyncWrite + Unpin>(session: &mut ClientSession, transport: &mut T) -> io::Result<()> {
+pub(super) async fn farewell<T: AsyncWrite + Unpin>(
+    session: &mut ClientSession,
+    transport: &mut T,
+) -> io::Result<()> {
     while session.outgoing().has_remaining() {
         transport.write_buf(session.outgoing()).await?;
     }

@@ -111,7 +111,9 @@ async fn greet<T: AsyncRead + AsyncWrite + Unpin>(
                 let error = io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the session began");
                 return Err(failed(server.to_owned(), error));
             }
-            (Ok(0), Err(error)) => return Err(failed(server.to_owned(), io::Error::new(error.kind(), error.to_string()))),
+            (Ok(0), Err(error)) => {
+                return Err(failed(server.to_owned(), io::Error::new(error.kind(), error.to_string())));
+            }
             (Ok(_), _) => session.handle_input_at(plan.ticker.tick()),
             (Err(error), _) => return Err(failed(server.to_owned(), error)),
         }

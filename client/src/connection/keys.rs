@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use rustls::SignatureScheme;
+use sealbus_protocol::batch::produce::ProducerContext;
 use sealbus_protocol::binding::{BindingRequest, TlsScheme};
 use sealbus_protocol::frame::InstanceKind;
 use sealbus_protocol::identity::{CertificateFacts, Principal, TrustStore, principal_of};
 use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, Kid};
 use sealbus_protocol::keys::SigningKey;
-use sealbus_protocol::batch::produce::ProducerContext;
 use zeroize::Zeroizing;
 
 use crate::error::ConnectError;
@@ -65,15 +65,17 @@ impl Keys {
 
     /// Binds the signing key to the identity's certificate, for as long as that lasts.
     pub(super) fn bind(&self, identity: &Identity) -> Result<Bytes, ConnectError> {
-        let leaf = identity.chain().first().ok_or(IdentityError::Nobody { reason: "there is none".into() })?;
+        let leaf =
+            identity.chain().first().ok_or(IdentityError::Nobody { reason: "there is none".into() })?;
         let facts = CertificateFacts::parse(leaf).map_err(nobody)?;
         let named = facts.principal(self.principal.source()).map_err(nobody)?;
         if named != self.principal {
             let reason = format!("it names {named}, this client began as {}", self.principal);
             return Err(IdentityError::Nobody { reason }.into());
         }
-        let request = BindingRequest::new(&self.principal, &self.signing_key, facts.validity, identity.chain())
-            .map_err(ConnectError::Binding)?;
+        let request =
+            BindingRequest::new(&self.principal, &self.signing_key, facts.validity, identity.chain())
+                .map_err(ConnectError::Binding)?;
         let offered = TlsScheme::ALL.map(|scheme| SignatureScheme::from(scheme.code()));
         let signer = identity.certified_key().key.choose_scheme(&offered).ok_or(IdentityError::Scheme)?;
         let scheme = TlsScheme::from_code(u16::from(signer.scheme())).ok_or(IdentityError::Scheme)?;

@@ -10,6 +10,7 @@ mod dial;
 mod driver;
 mod establish;
 mod keys;
+mod lines;
 mod publishing;
 mod subscribing;
 mod task;
@@ -92,3 +93,6 @@ async fn connect_by<D: Dial>(
     tokio::spawn(task::run(core, inputs, Arc::new(dialer), identity, first));
     Ok(Bus::new(shared))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,9 @@
 //! otherwise a batch grows until an acknowledgement returns or it is full. So an idle line adds no delay, and a busy
 //! one makes large batches, without a timer.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use sealbus_protocol::batch::preamble::HEAD_LEN;
-use sealbus_protocol::frame::{Ack, Alias, Opened};
+use sealbus_protocol::frame::{Ack, Opened};
 use sealbus_protocol::ids::StreamId;
 use sealbus_protocol::limits::SEQUENCE_STATES_PER_PRINCIPAL_MAX;
 use sealbus_protocol::refusal::{Action, Code, Refusal};
@@ -17,62 +15,23 @@ use sealbus_protocol::topic::Topic;
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::error::{CloseReason, OpenError, PublishError};
+use crate::error::{OpenError, PublishError};
 use crate::event::Event;
-use crate::publisher::line::{Line, LostSpan, Settled};
-use crate::publisher::queue::{Collected, Queue, QueueLimits, Take, Taken};
-use crate::publisher::receipt::Ticket;
-use crate::publisher::{Handle, PublisherShared};
+use crate::publisher::PublisherShared;
+use crate::publisher::line::{Line, LostSpan};
+use crate::publisher::queue::{Queue, QueueLimits, Take, Taken};
 use crate::sync::locked;
 
 use super::command::OpenReply;
 use super::core::{Asked, Core, End, Timer};
+use super::lines::{Door, Slot, UNACKNOWLEDGED_IDLE};
 use super::wake::LineId;
-
-/// Unacknowledged batches on a connection below which a batch does not wait to grow.
-const UNACKNOWLEDGED_IDLE: usize = 2;
 
 /// How long a refusal to open that may pass is waited out.
 const REOPEN_PAUSE_MS: u64 = 500;
 
 /// Topics that one incarnation may have published to: a broker forgets the oldest beyond, and so would the sequence.
 const LINES_MAX: usize = SEQUENCE_STATES_PER_PRINCIPAL_MAX;
-
-/// Every topic that this bus publishes to.
-#[derive(Debug, Default)]
-pub(super) struct Lines {
-    slots: BTreeMap<LineId, Slot>,
-    by_topic: HashMap<Topic, LineId>,
-    line_next: u32,
-    /// Lines that may have a batch to send, in turn.
-    ready: VecDeque<LineId>,
-    /// Lines whose batch still grows, until the connection is idle enough.
-    growing: VecDeque<LineId>,
-    unacknowledged: usize,
-}
-
-#[derive(Debug)]
-struct Slot {
-    shared: Arc<PublisherShared>,
-    line: Line<Arc<Ticket>>,
-    /// Openings that somebody holds.
-    handles: usize,
-    door: Door,
-    waiting: Vec<OpenReply>,
-    is_ready: bool,
-    is_growing: bool,
-    timer: Option<Tick>,
-}
-
-/// Whether the topic is open on this connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
-    Closed,
-    Opening,
-    Open(Alias),
-    /// Refused with leave to try again, then.
-    Shut { until: Tick },
-}
 
 /// What serving a line came to.
 enum Served {
@@ -82,97 +41,6 @@ enum Served {
     Growing,
     /// Nothing that could be sent now; whatever changes that makes the line ready again.
     Nothing,
-}
-
-impl Lines {
-    fn make_ready(&mut self, id: LineId) {
-        if let Some(slot) = self.slots.get_mut(&id)
-            && !std::mem::replace(&mut slot.is_ready, true)
-        {
-            self.ready.push_back(id);
-        }
-    }
-
-    fn make_growing(&mut self, id: LineId) {
-        if let Some(slot) = self.slots.get_mut(&id)
-            && !std::mem::replace(&mut slot.is_growing, true)
-        {
-            self.growing.push_back(id);
-        }
-    }
-
-    /// The line whose turn it is: those with something to send first, growing batches only when the line is idle.
-    fn next_turn(&mut self) -> Option<LineId> {
-        if let Some(id) = self.ready.pop_front() {
-            if let Some(slot) = self.slots.get_mut(&id) {
-                slot.is_ready = false;
-            }
-            return Some(id);
-        }
-        if self.unacknowledged >= UNACKNOWLEDGED_IDLE {
-            return None;
-        }
-        let id = self.growing.pop_front()?;
-        if let Some(slot) = self.slots.get_mut(&id) {
-            slot.is_growing = false;
-        }
-        Some(id)
-    }
-
-    /// Takes no message any more; what is queued goes on.
-    pub(super) fn close(&self, reason: &CloseReason) {
-        for slot in self.slots.values() {
-            locked(&slot.shared.queue).close(reason);
-        }
-    }
-
-    /// Whether every batch has its answer.
-    pub(super) fn are_settled(&self) -> bool {
-        self.slots.values().all(|slot| locked(&slot.shared.queue).is_settled())
-    }
-
-    /// Whether a new incarnation would lose no answer that may still come.
-    pub(super) fn can_restart(&self) -> bool {
-        self.slots.values().all(|slot| slot.line.can_restart())
-    }
-}
-
-impl Slot {
-    fn has_batches(&self) -> bool {
-        locked(&self.shared.queue).has_batches()
-    }
-
-    /// Whether nobody holds the topic and nothing waits on it.
-    fn is_dormant(&self) -> bool {
-        self.handles == 0 && self.waiting.is_empty() && self.line.is_empty() && locked(&self.shared.queue).is_settled()
-    }
-
-    fn settle(&self, settled: impl IntoIterator<Item = Settled<Arc<Ticket>>>) {
-        let mut any = false;
-        for Settled { cargo, bytes, outcome } in settled {
-            locked(&self.shared.queue).settle(cargo.number, bytes, outcome.as_ref().err());
-            cargo.ticket.settle(outcome);
-            any = true;
-        }
-        if any {
-            self.shared.changed.notify_waiters();
-        }
-    }
-
-    /// Fails batches that were never signed.
-    fn fail(&self, collected: Vec<Collected<Arc<Ticket>>>, error: &PublishError) {
-        self.settle(collected.into_iter().map(|collected| Settled {
-            bytes: collected.batch.bytes_len().saturating_sub(HEAD_LEN),
-            cargo: collected.cargo,
-            outcome: Err(error.clone()),
-        }));
-    }
-
-    fn answer(&mut self, reply: OpenReply) {
-        self.handles += 1;
-        // An answer that nobody awaits is dropped, and the handle in it says so.
-        let _ = reply.send(Ok(Handle::new(Arc::clone(&self.shared))));
-    }
 }
 
 impl Core {
@@ -267,7 +135,8 @@ impl Core {
         let Some(slot) = self.lines.slots.get_mut(&id) else { return };
         if !opened.stream.is_zero() {
             // Batches for a stream carry another topic digest; signing them for no stream would only be refused.
-            let refusal = Refusal::new(Code::Unsupported, "a stream captures the topic; this version has no streams");
+            let refusal =
+                Refusal::new(Code::Unsupported, "a stream captures the topic; this version has no streams");
             return self.handle_open_refused_at(id, refusal, now);
         }
         slot.door = Door::Open(opened.alias);
@@ -304,7 +173,7 @@ impl Core {
     }
 
     pub(super) fn handle_batch_due_at(&mut self, id: LineId, now: Tick) {
-        self.arm_line(id);
+        self.arm_line_at(id, now);
         self.lines.make_ready(id);
         self.open_line_at(id, now);
     }
@@ -342,7 +211,13 @@ impl Core {
         self.forget_if_dormant(id);
     }
 
-    pub(super) fn handle_publish_refused_at(&mut self, id: LineId, first_seq: u64, refusal: Refusal, now: Tick) {
+    pub(super) fn handle_publish_refused_at(
+        &mut self,
+        id: LineId,
+        first_seq: u64,
+        refusal: Refusal,
+        now: Tick,
+    ) {
         self.lines.unacknowledged = self.lines.unacknowledged.saturating_sub(1);
         if refusal.code() == Code::Fenced {
             return self.end_now(End::Final(refusal));
@@ -352,11 +227,13 @@ impl Core {
         slot.settle(settled);
         // A spoiled line asks for its topic again before it costs everybody a new incarnation: a right that was
         // withdrawn is then refused there, without one.
-        if let (Some(_), Door::Open(alias), Some(session)) = (slot.line.spoiled(), slot.door, &mut self.session) {
+        if let (Some(_), Door::Open(alias), Some(session)) =
+            (slot.line.spoiled(), slot.door, &mut self.session)
+        {
             session.close_alias(alias);
             slot.door = Door::Closed;
         }
-        self.arm_line(id);
+        self.arm_line_at(id, now);
         self.lines.make_ready(id);
         self.forget_if_dormant(id);
     }
@@ -447,19 +324,24 @@ impl Core {
         let settled = slot.line.handle_timeout_at(now);
         slot.settle(settled);
         let expired = locked(&slot.shared.queue).take_expired_at(Some(now));
-        slot.fail(expired, &PublishError::NotSent { after_ms: clock::milliseconds(self.options.publish_timeout) });
-        self.arm_line(id);
+        slot.fail(
+            expired,
+            &PublishError::NotSent { after_ms: clock::milliseconds(self.options.publish_timeout) },
+        );
+        self.arm_line_at(id, now);
         self.lines.make_ready(id);
         self.open_line_at(id, now);
         self.forget_if_dormant(id);
     }
 
     /// Arms a line's timer for the next moment that matters to it, unless an earlier one is armed.
-    fn arm_line(&mut self, id: LineId) {
+    fn arm_line_at(&mut self, id: LineId, now: Tick) {
         let Some(slot) = self.lines.slots.get_mut(&id) else { return };
         let queued = locked(&slot.shared.queue).deadline();
         let next = [slot.line.deadline(), slot.line.resend_at(), queued].into_iter().flatten().min();
-        if let Some(next) = next
+        // What is due already was just done, or waits for the topic to be open: it needs no timer, and one that is
+        // due would be served for ever.
+        if let Some(next) = next.map(|next| next.max(now.after_ms(1)))
             && slot.timer.is_none_or(|timer| next < timer)
         {
             slot.timer = Some(next);

@@ -139,7 +139,9 @@ impl Core {
         let Some(slot) = self.feeds.slots.get(&id) else { return };
         let news = slot.feed.take_news();
         match (news.consumer, slot.subscription, &mut self.session) {
-            (Consumer::Present, Some(subscription), Some(session)) => session.credit(subscription, news.credit_bytes),
+            (Consumer::Present, Some(subscription), Some(session)) => {
+                session.credit(subscription, news.credit_bytes)
+            }
             (Consumer::Present, None, _) | (Consumer::Present, _, None) => {}
             (Consumer::Gone, subscription, session) => {
                 if let (Some(subscription), Some(session)) = (subscription, session) {

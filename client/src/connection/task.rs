@@ -26,6 +26,9 @@ use super::establish::{Established, Plan, establish};
 /// How often the identity's files are looked at while a connection serves.
 const IDENTITY_CHECK: Duration = Duration::from_secs(60);
 
+/// An incarnation that lived no longer than this is followed by another only after a pause.
+const YOUNG_MS: u64 = 1_000;
+
 /// How long the last bytes of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -49,7 +52,7 @@ pub(super) async fn run<D: Dial>(
             let _ = timeout(FAREWELL, farewell(session, &mut transport)).await;
         }
         drop((transport, renewal));
-        let (told, immediate) = match served {
+        let (told, pause): (String, Pause) = match served {
             Served::Interrupted((renewed, next)) => {
                 core.handle_disconnected("the certificate was renewed");
                 core.events.tell(&Event::IdentityReloaded);
@@ -64,8 +67,11 @@ pub(super) async fn run<D: Dial>(
             }
             Served::Ended(End::NewIncarnation(because)) => {
                 core.handle_disconnected("publishing goes on under a new incarnation");
+                // One after the other in quick succession means that something is wrong after all.
+                let lived_ms = clock::now_ms().saturating_sub(core.context.started_ms);
+                let pause = if lived_ms < YOUNG_MS { Pause::Full } else { Pause::Short };
                 match core.begin_incarnation(because) {
-                    Ok(()) => (String::new(), Pause::Short),
+                    Ok(()) => ("a new incarnation begins".into(), pause),
                     Err(error) => break gave_up(0, &error),
                 }
             }
@@ -75,7 +81,7 @@ pub(super) async fn run<D: Dial>(
             }
         };
         tracing::debug!(reason = told, "reconnecting");
-        match reconnect(&mut core, &mut inputs, &dialer, &mut identity, immediate).await {
+        match reconnect(&mut core, &mut inputs, &dialer, &mut identity, pause).await {
             Ok(next) => connection = next,
             Err(reason) => break reason,
         }
@@ -154,10 +160,11 @@ enum Judgement {
 /// What a refused HELLO means. A broker that was restarted does not know our incarnation, and takes one that began
 /// long ago for a replay; a fresh one it takes.
 fn judge(refusal: &Refusal) -> Judgement {
-    match (refusal.action(), refusal.code()) {
-        (Action::Retry, _) => Judgement::Later,
-        (_, Code::Time | Code::Stale | Code::StaleVersion | Code::Session) => Judgement::NewIncarnation,
-        (Action::Refresh | Action::Final, _) => Judgement::Never,
+    let unknown = [Code::Time, Code::Stale, Code::StaleVersion, Code::Session].contains(&refusal.code());
+    match refusal.action() {
+        Action::Retry => Judgement::Later,
+        Action::Refresh | Action::Final if unknown => Judgement::NewIncarnation,
+        Action::Refresh | Action::Final => Judgement::Never,
     }
 }
 

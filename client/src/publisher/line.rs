@@ -68,6 +68,15 @@ struct Entry<T> {
     cargo: Cargo<T>,
     standing: Standing,
     waiters: Waiters,
+    doubt: Doubt,
+}
+
+/// Whether a refusal proves that a batch was never accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    None,
+    /// It was sent, and the broker forgot the sequence before it answered: it may have been accepted before that.
+    Forgotten,
 }
 
 /// What the broker may know of a batch.
@@ -149,7 +158,13 @@ impl<T> Line<T> {
         debug_assert!(self.spoiled.is_none(), "nothing is signed into a spoiled sequence");
         let batch = self.chain.sign(collected.batch, context, key);
         let (cargo, standing) = (collected.cargo, Standing::Unsent);
-        self.entries.push_back(Entry { batch, cargo, standing, waiters: Waiters::Waiting });
+        self.entries.push_back(Entry {
+            batch,
+            cargo,
+            standing,
+            waiters: Waiters::Waiting,
+            doubt: Doubt::None,
+        });
     }
 
     /// The next batch to send, in order. On a spoiled line only what may have been accepted is sent again, to learn.
@@ -177,7 +192,12 @@ impl<T> Line<T> {
     }
 
     /// The broker accepted a batch. Nothing settles when its waiters were told before that it took too long.
-    pub(crate) fn handle_ack(&mut self, first_seq: u64, ack: &Ack, context: &ProducerContext) -> Option<Settled<T>> {
+    pub(crate) fn handle_ack(
+        &mut self,
+        first_seq: u64,
+        ack: &Ack,
+        context: &ProducerContext,
+    ) -> Option<Settled<T>> {
         let entry = self.remove_sent(first_seq)?;
         self.footing = Footing::Sure;
         let receipt = BatchReceipt {
@@ -191,9 +211,15 @@ impl<T> Line<T> {
     }
 
     /// The broker refused a batch.
-    pub(crate) fn handle_refused_at(&mut self, first_seq: u64, refusal: Refusal, now: Tick) -> Option<Settled<T>> {
+    pub(crate) fn handle_refused_at(
+        &mut self,
+        first_seq: u64,
+        refusal: Refusal,
+        now: Tick,
+    ) -> Option<Settled<T>> {
         let index = self.index_of_sent(first_seq)?;
-        let behind_another = self.entries.range(..index).any(|entry| !matches!(entry.standing, Standing::Orphaned));
+        let behind_another =
+            self.entries.range(..index).any(|entry| !matches!(entry.standing, Standing::Orphaned));
         let in_vain = matches!(refusal.code(), Code::Gap | Code::Chain);
         if self.spoiled.is_none() && (refusal.action() == Action::Retry || (in_vain && behind_another)) {
             self.resend_at.get_or_insert(now.after_ms(RETRY_PAUSE_MS));
@@ -208,11 +234,11 @@ impl<T> Line<T> {
         }
         let entry = self.entries.remove(index)?;
         self.spoil(refusal.clone());
-        entry.settle(Err(match refusal.code() {
+        if refusal.code() == Code::Stale {
             // The broker cannot tell it from a replay, so it may have been accepted long ago.
-            Code::Stale => PublishError::Lost,
-            _ => PublishError::Refused(refusal),
-        }))
+            return entry.settle(Err(PublishError::Lost));
+        }
+        entry.settle_unaccepted(PublishError::Refused(refusal))
     }
 
     /// The connection is gone, and with it every answer that was on its way.
@@ -232,6 +258,9 @@ impl<T> Line<T> {
     pub(crate) fn handle_opened(&mut self, resume: Option<ResumePoint>) {
         let Some(point) = resume else {
             self.footing = Footing::Unsure;
+            for entry in self.entries.iter_mut().filter(|entry| matches!(entry.standing, Standing::Unknown)) {
+                entry.doubt = Doubt::Forgotten;
+            }
             return;
         };
         self.footing = Footing::Sure;
@@ -271,7 +300,11 @@ impl<T> Line<T> {
                 Standing::Sent | Standing::Unknown => {
                     entry.waiters = Waiters::Told;
                     let (cargo, bytes) = (entry.cargo.clone(), entry.body_len());
-                    settled.push(Settled { cargo, bytes, outcome: Err(PublishError::Unanswered { after_ms }) });
+                    settled.push(Settled {
+                        cargo,
+                        bytes,
+                        outcome: Err(PublishError::Unanswered { after_ms }),
+                    });
                     index += 1;
                     continue;
                 }
@@ -282,7 +315,7 @@ impl<T> Line<T> {
             if !matches!(entry.standing, Standing::Orphaned) {
                 self.spoil(Refusal::new(Code::Gap, "a batch was given up before it could be accepted"));
             }
-            settled.extend(entry.settle(Err(error)));
+            settled.extend(entry.settle_unaccepted(error));
         }
         settled
     }
@@ -336,19 +369,17 @@ impl<T> Line<T> {
         self.resend_at = None;
         self.footing = Footing::Unsure;
         for entry in entries {
-            match entry.standing {
-                Standing::Sent | Standing::Unknown => {
-                    let from = entry.batch.first_seq();
-                    let to = from.saturating_add(u64::from(entry.batch.count())).saturating_sub(1);
-                    restarted.lost.push(LostSpan { from, to });
-                    restarted.settled.extend(entry.settle(Err(PublishError::Lost)));
-                }
-                // Its messages were reported as unanswered: sending them now would come as a surprise.
-                Standing::Unsent | Standing::Held(_) | Standing::Orphaned if entry.waiters == Waiters::Told => {}
-                Standing::Unsent | Standing::Held(_) | Standing::Orphaned => {
-                    let (batch, created_ms) = reopen(&entry.batch);
-                    self.sign(Collected { batch, created_ms, cargo: entry.cargo }, context, key);
-                }
+            let may_be_accepted = matches!(entry.standing, Standing::Sent | Standing::Unknown)
+                || entry.doubt == Doubt::Forgotten;
+            if may_be_accepted {
+                let from = entry.batch.first_seq();
+                let to = from.saturating_add(u64::from(entry.batch.count())).saturating_sub(1);
+                restarted.lost.push(LostSpan { from, to });
+                restarted.settled.extend(entry.settle(Err(PublishError::Lost)));
+            } else if entry.waiters == Waiters::Waiting {
+                // What was reported as unanswered is not sent after all: that would come as a surprise.
+                let (batch, created_ms) = reopen(&entry.batch);
+                self.sign(Collected { batch, created_ms, cargo: entry.cargo }, context, key);
             }
         }
         restarted
@@ -360,10 +391,10 @@ impl<T> Line<T> {
         for entry in std::mem::take(&mut self.entries) {
             match entry.standing {
                 Standing::Sent | Standing::Unknown => self.entries.push_back(entry),
-                Standing::Orphaned => settled.extend(entry.settle(Err(error.clone()))),
+                Standing::Orphaned => settled.extend(entry.settle_unaccepted(error.clone())),
                 Standing::Unsent | Standing::Held(_) => {
                     self.spoil(Refusal::new(Code::Gap, "a batch was given up because its topic was refused"));
-                    settled.extend(entry.settle(Err(error.clone())));
+                    settled.extend(entry.settle_unaccepted(error.clone()));
                 }
             }
         }
@@ -404,9 +435,9 @@ impl<T> Line<T> {
     }
 
     fn index_of_sent(&self, first_seq: u64) -> Option<usize> {
-        self.entries
-            .iter()
-            .position(|entry| entry.batch.first_seq() == first_seq && matches!(entry.standing, Standing::Sent))
+        self.entries.iter().position(|entry| {
+            entry.batch.first_seq() == first_seq && matches!(entry.standing, Standing::Sent)
+        })
     }
 
     fn remove_sent(&mut self, first_seq: u64) -> Option<Entry<T>> {
@@ -417,6 +448,15 @@ impl<T> Line<T> {
 impl<T> Entry<T> {
     fn body_len(&self) -> usize {
         self.batch.bytes().len().saturating_sub(HEAD_LEN)
+    }
+
+    /// Settles a batch that is not accepted now, with what that proves.
+    fn settle_unaccepted(self, error: PublishError) -> Option<Settled<T>> {
+        let error = match self.doubt {
+            Doubt::None => error,
+            Doubt::Forgotten => PublishError::Lost,
+        };
+        self.settle(Err(error))
     }
 
     fn settle(self, outcome: Result<BatchReceipt, PublishError>) -> Option<Settled<T>> {

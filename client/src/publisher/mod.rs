@@ -107,7 +107,10 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::NotSent`] when there was no room before the publish deadline.
-    pub async fn enqueue_when_ready<M: IntoMessage>(&self, message: M) -> Result<PendingReceipt, PublishError> {
+    pub async fn enqueue_when_ready<M: IntoMessage>(
+        &self,
+        message: M,
+    ) -> Result<PendingReceipt, PublishError> {
         let parts = prepare(message).map_err(PublishError::Message)?;
         match self.push(&parts) {
             Err(EnqueueError::Full { .. }) => {}

@@ -10,8 +10,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use sealbus_protocol::batch::produce::{OpenBatch, PushError};
 use sealbus_protocol::batch::Headers;
+use sealbus_protocol::batch::produce::{OpenBatch, PushError};
 use sealbus_protocol::session::Tick;
 
 use crate::error::{CloseReason, EnqueueError, PublishError};
@@ -139,8 +139,11 @@ impl<T: Clone> Queue<T> {
         if let Some(reason) = &self.closed {
             return Err(EnqueueError::Closed(reason.clone()));
         }
-        let record_len = RECORD_HEAD_LEN + message.key.len() + message.headers.encoded().len() + message.payload.len();
-        if self.pending_bytes.saturating_add(record_len) > self.limits.pending_bytes_max && self.pending_bytes > 0 {
+        let record_len =
+            RECORD_HEAD_LEN + message.key.len() + message.headers.encoded().len() + message.payload.len();
+        if self.pending_bytes.saturating_add(record_len) > self.limits.pending_bytes_max
+            && self.pending_bytes > 0
+        {
             return Err(EnqueueError::Full { pending_bytes_max: self.limits.pending_bytes_max });
         }
         let mut filled = false;
@@ -276,7 +279,8 @@ impl<T: Clone> Queue<T> {
 mod tests {
     use super::*;
 
-    const LIMITS: QueueLimits = QueueLimits { batch_bytes_max: 1_000, pending_bytes_max: 2_000, publish_timeout_ms: 10_000 };
+    const LIMITS: QueueLimits =
+        QueueLimits { batch_bytes_max: 1_000, pending_bytes_max: 2_000, publish_timeout_ms: 10_000 };
 
     fn queue() -> Queue<u32> {
         Queue::new(LIMITS)
@@ -311,7 +315,11 @@ mod tests {
         }
         assert!(matches!(queue.take(Take::Full), Taken::Growing));
         let fourth = push_at(&mut queue, 0, &[0; 200]).unwrap();
-        assert_eq!((fourth.notice, fourth.index), (Notice::Due, 0), "a batch became full, so the line must be told");
+        assert_eq!(
+            (fourth.notice, fourth.index),
+            (Notice::Due, 0),
+            "a batch became full, so the line must be told"
+        );
         assert_eq!(taken(&mut queue, Take::Full), Some(3));
         assert_eq!(taken(&mut queue, Take::Full), None);
         assert_eq!(taken(&mut queue, Take::Any), Some(1));
@@ -329,7 +337,10 @@ mod tests {
         let mut queue = queue();
         push_at(&mut queue, 0, &[0; 988]).unwrap();
         push_at(&mut queue, 0, &[0; 988]).unwrap();
-        assert!(matches!(push_at(&mut queue, 0, b"more"), Err(EnqueueError::Full { pending_bytes_max: 2_000 })));
+        assert!(matches!(
+            push_at(&mut queue, 0, b"more"),
+            Err(EnqueueError::Full { pending_bytes_max: 2_000 })
+        ));
         let Taken::Batch(first) = queue.take(Take::Full) else { panic!("a full batch waits") };
         assert!(push_at(&mut queue, 0, b"more").is_err(), "sent is not answered");
         queue.settle(first.cargo.number, 1_000, None);

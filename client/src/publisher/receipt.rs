@@ -159,9 +159,8 @@ mod tests {
     #[tokio::test]
     async fn all_messages_of_a_batch_are_told_at_once() {
         let ticket = Ticket::new();
-        let waits: Vec<_> = (0..3)
-            .map(|index| tokio::spawn(PendingReceipt::new(Arc::clone(&ticket), index)))
-            .collect();
+        let waits: Vec<_> =
+            (0..3).map(|index| tokio::spawn(PendingReceipt::new(Arc::clone(&ticket), index))).collect();
         tokio::task::yield_now().await;
         ticket.settle(Ok(BATCH));
         for (index, wait) in (0u64..).zip(waits) {

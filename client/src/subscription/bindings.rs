@@ -191,6 +191,10 @@ impl State {
                 Poll::Ready(reason)
             }
             None => {
+                if self.asked.len() >= UNBELIEVED_MAX {
+                    // Answers that nobody came back for.
+                    self.asked.retain(|_, asked| matches!(asked, Asked::Waiting(_)));
+                }
                 self.asked.insert(kid, Asked::Waiting(vec![cx.waker().clone()]));
                 wake.binding_wanted(kid);
                 Poll::Pending

@@ -138,9 +138,9 @@ impl Subscription {
                     self.ended = true;
                     return Poll::Ready(match reason {
                         CloseReason::ByCaller => None,
-                        reason @ (CloseReason::Refused(_) | CloseReason::ByBroker | CloseReason::GaveUp { .. }) => {
-                            Some(Err(DeliveryError::Closed(reason)))
-                        }
+                        reason @ (CloseReason::Refused(_)
+                        | CloseReason::ByBroker
+                        | CloseReason::GaveUp { .. }) => Some(Err(DeliveryError::Closed(reason))),
                     });
                 }
             }

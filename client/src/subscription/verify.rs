@@ -42,7 +42,8 @@ impl Judge<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Judged, Rejection>> {
         let topic = &unverified.delivered.topic;
-        let refuse = |code, kid, reason| Poll::Ready(Err(Rejection { code, topic: topic.clone(), reason, kid }));
+        let refuse =
+            |code, kid, reason| Poll::Ready(Err(Rejection { code, topic: topic.clone(), reason, kid }));
         let batch = match Batch::decode(unverified.delivered.batch.clone()) {
             Ok(batch) => batch,
             Err(error) => return refuse(RejectionCode::Format, None, error.to_string()),
