@@ -109,3 +109,8 @@ mod tests {
         };
     }
 }
+
+/// What the README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -60,6 +60,8 @@ pub(super) struct Core {
     pub(super) session: Option<ClientSession>,
     pub(super) requests: HashMap<RequestId, Asked>,
     pub(super) limits: Limits,
+    /// Counts the connections of the bus, so that consumers know what came on which.
+    pub(super) connection: u64,
     pub(super) generation: u64,
     pub(super) lines: Lines,
     pub(super) feeds: Feeds,
@@ -131,6 +133,7 @@ impl Core {
     pub(super) fn new(parts: CoreParts) -> Self {
         let CoreParts { options, ticker, keys, context, wake, events, keyring, seen, limits } = parts;
         Self {
+            connection: 0,
             generation: seen.policy().generation,
             options,
             ticker,
@@ -157,6 +160,7 @@ impl Core {
     /// A session serves: everything that is to be is made anew on it.
     pub(super) fn handle_welcome_at(&mut self, session: ClientSession, welcome: &Welcome, now: Tick) {
         self.session = Some(session);
+        self.connection += 1;
         self.limits = welcome.limits;
         self.draining = None;
         self.handle_policy(PolicySeen {

@@ -128,7 +128,7 @@ where
             let wrote = match poll_write(core, transport, &mut flushed, cx) {
                 Ok(wrote) => wrote,
                 Err(error) => {
-                    let end = core.end_with(End::Lost(error.to_string()));
+                    let end = core.end_with(lost(&error));
                     return Poll::Ready(Served::Ended(end));
                 }
             };
@@ -183,7 +183,7 @@ fn poll_read<T: AsyncRead + Unpin>(
             }
             Poll::Ready(Ok(0)) => return Err(End::Lost("the broker closed the connection".into())),
             Poll::Ready(Ok(_)) => handle_input_at(core, now)?,
-            Poll::Ready(Err(error)) => return Err(End::Lost(error.to_string())),
+            Poll::Ready(Err(error)) => return Err(lost(&error)),
         }
     }
     Ok(Progress::Full)
@@ -202,6 +202,14 @@ fn handle_input_at(core: &mut Core, now: Tick) -> Result<(), End> {
         handled.map_err(|error| broken(core, &error))?;
     }
     Ok(())
+}
+
+/// A broker that is gone leaves no farewell; what TLS says of that is for those who build it.
+fn lost(error: &io::Error) -> End {
+    End::Lost(match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the connection ended without a farewell".into(),
+        _ => error.to_string(),
+    })
 }
 
 /// The broker broke the protocol: it is told, as well as it can be.

@@ -112,7 +112,7 @@ impl Core {
 
     pub(super) fn handle_deliver(&mut self, delivered: Delivered) -> Result<(), SessionError> {
         let Some(slot) = self.slot_of(delivered.subscription) else { return Ok(()) };
-        let unverified = Unverified { delivered, generation: self.generation };
+        let unverified = Unverified { delivered, connection: self.connection, generation: self.generation };
         slot.feed.handle_deliver(unverified).map_err(overdrawn)
     }
 

@@ -45,10 +45,12 @@ pub(crate) enum Item {
     Closed(CloseReason),
 }
 
-/// A delivery, and the policy generation in force where it came.
+/// A delivery, the connection that it came on, and the policy generation in force there.
 #[derive(Debug)]
 pub(crate) struct Unverified {
     pub(crate) delivered: Delivered,
+    /// Counts the connections of the bus.
+    pub(crate) connection: u64,
     pub(crate) generation: u64,
 }
 
@@ -210,7 +212,7 @@ mod tests {
             broker_ms: 0,
             batch: Bytes::from(vec![0; len]),
         };
-        Unverified { delivered, generation: 1 }
+        Unverified { delivered, connection: 1, generation: 1 }
     }
 
     fn pop(feed: &Feed) -> Option<Item> {

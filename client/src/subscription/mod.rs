@@ -41,6 +41,8 @@ pub struct Subscription {
     bus: Arc<BusShared>,
     narrowed: Narrowed,
     sequences: SequenceReader,
+    /// The connection that the sequences have come to.
+    connection: u64,
     lag: LagAccount,
     reading: Option<Reading>,
     /// A batch whose key binding is being asked for.
@@ -73,6 +75,7 @@ impl Subscription {
             bus,
             narrowed,
             sequences: SequenceReader::new(),
+            connection: 0,
             lag: LagAccount::default(),
             reading: None,
             awaiting: None,
@@ -149,6 +152,10 @@ impl Subscription {
 
     /// Judges a batch and begins to hand it out; yields what must be said before its messages, or in their place.
     fn poll_judge(&mut self, unverified: &Unverified, cx: &mut Context<'_>) -> Poll<Option<DeliveryError>> {
+        if unverified.connection != self.connection {
+            self.connection = unverified.connection;
+            self.sequences.handle_reconnected();
+        }
         let mut judge = Judge {
             bus_id: self.bus.bus_id,
             filter: &self.guard.0.filter,
@@ -172,6 +179,10 @@ impl Subscription {
         let missed = match place {
             Place::Next | Place::Joined => 0,
             Place::AfterGap { missed } => self.lag.handle_gap(missed),
+            Place::Again => {
+                tracing::debug!(topic = %delivery.topic, "a batch came again after a reconnect and is passed over");
+                return Poll::Ready(None);
+            }
         };
         let (topic, producer) = (delivery.topic.clone(), delivery.producer.clone());
         self.reading = Some(Reading { delivery: Arc::new(delivery), at: HEAD_LEN, index: 0 });

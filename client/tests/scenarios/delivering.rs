@@ -103,6 +103,25 @@ async fn a_replayed_batch_is_caught() {
     assert_eq!(told, Event::Rejected(rejection));
 }
 
+/// A producer that lost its acknowledgement sends the same bytes to a broker that was restarted and does not know them.
+#[tokio::test]
+async fn what_comes_again_after_a_reconnect_is_passed_over_and_is_no_forgery() {
+    let mut scene = Scene::new().await;
+    let mut events = scene.bus.events();
+    let (first, second) = (scene.batch("first").await, scene.batch("second").await);
+    scene.deliver(&first);
+    assert_eq!(payload(&mut scene.subscription).await, "first");
+    scene.fake.say(&Say::Cut);
+    event(&mut events, |event| matches!(event, Event::Connected { .. })).await;
+    // When this one is in effect, the one that was made anew before it is.
+    drop(scene.bus.subscribe("fence").await.unwrap());
+    scene.deliver(&first);
+    scene.deliver(&second);
+    assert_eq!(payload(&mut scene.subscription).await, "second");
+    scene.deliver(&first);
+    assert_eq!(scene.rejection().await.code, RejectionCode::Replay, "the sequence has moved on this connection");
+}
+
 #[tokio::test]
 async fn a_batch_moved_to_another_topic_is_caught() {
     let mut scene = Scene::new().await;

@@ -29,6 +29,9 @@ pub enum Place {
         /// How many sequence numbers are missing.
         missed: u64,
     },
+    /// It was delivered before, on an earlier connection: a producer that lost its acknowledgement sends a batch
+    /// again, and a broker that has been restarted does not know it. Not to be handed out a second time.
+    Again,
 }
 
 /// What is wrong with a verified batch.
@@ -76,12 +79,15 @@ impl std::error::Error for SequenceError {}
 pub struct SequenceReader {
     sequences: HashMap<SequenceKey, Sequence>,
     clock: u64,
+    connection: u64,
 }
 
 type SequenceKey = (Kid, IncarnationId, TopicDigest);
 
 #[derive(Debug)]
 struct Sequence {
+    /// The connection on which it was last moved.
+    connection: u64,
     next_seq: u64,
     digests: VecDeque<(u64, PreambleDigest)>,
     used_at: u64,
@@ -92,6 +98,11 @@ impl SequenceReader {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What comes from here on comes on a new connection.
+    pub fn handle_reconnected(&mut self) {
+        self.connection += 1;
     }
 
     /// Judges a verified batch and, when it is in order, moves its sequence past it.
@@ -106,13 +117,20 @@ impl SequenceReader {
         let Some(sequence) = self.sequences.get_mut(&key) else {
             self.make_room();
             let digests = VecDeque::from([(preamble.first_seq, digest)]);
-            self.sequences
-                .insert(key, Sequence { next_seq: preamble.next_seq(), digests, used_at: self.clock });
+            let (connection, used_at) = (self.connection, self.clock);
+            let sequence = Sequence { connection, next_seq: preamble.next_seq(), digests, used_at };
+            self.sequences.insert(key, sequence);
             return Ok(Place::Joined);
         };
-        let place = sequence.judge(preamble.first_seq, preamble.prev, digest)?;
-        sequence.advance(preamble.first_seq, preamble.next_seq(), digest);
+        let place = sequence.judge(preamble.first_seq, preamble.prev, digest, self.connection)?;
         sequence.used_at = self.clock;
+        match place {
+            Place::Again => {}
+            Place::Next | Place::Joined | Place::AfterGap { .. } => {
+                sequence.advance(preamble.first_seq, preamble.next_seq(), digest);
+                sequence.connection = self.connection;
+            }
+        }
         Ok(place)
     }
 
@@ -134,6 +152,7 @@ impl Sequence {
         first_seq: u64,
         prev: PreambleDigest,
         digest: PreambleDigest,
+        connection: u64,
     ) -> Result<Place, SequenceError> {
         if first_seq > self.next_seq {
             return Ok(Place::AfterGap { missed: first_seq - self.next_seq });
@@ -142,11 +161,11 @@ impl Sequence {
             let chained = self.digests.back().is_some_and(|(_, last)| *last == prev);
             return if chained { Ok(Place::Next) } else { Err(SequenceError::Chain { first_seq }) };
         }
-        let other = self.digests.iter().any(|(seq, seen)| *seq == first_seq && *seen != digest);
-        if other {
-            return Err(SequenceError::Equivocation { first_seq });
+        match self.digests.iter().find(|(seq, _)| *seq == first_seq) {
+            Some((_, seen)) if *seen != digest => Err(SequenceError::Equivocation { first_seq }),
+            Some(_) if self.connection < connection => Ok(Place::Again),
+            Some(_) | None => Err(SequenceError::Replay { first_seq, expected: self.next_seq }),
         }
-        Err(SequenceError::Replay { first_seq, expected: self.next_seq })
     }
 
     fn advance(&mut self, first_seq: u64, next_seq: u64, digest: PreambleDigest) {
@@ -207,6 +226,24 @@ mod tests {
         }
     }
 
+    /// A lost acknowledgement, then a broker that was restarted: the producer sends the same bytes, and they are
+    /// delivered on the new connection.
+    #[test]
+    fn what_was_delivered_on_an_earlier_connection_comes_again_and_is_no_replay() {
+        let mut producer = Producer::new("orders/eu");
+        let mut reader = SequenceReader::new();
+        let batches = [producer.batch(&[b"one"]), producer.batch(&[b"two"]), producer.batch(&[b"three"])];
+        let [one, two, three] = batches.map(|batch| verified(&producer, batch));
+        reader.handle(&one).unwrap();
+        reader.handle(&two).unwrap();
+        assert!(reader.handle(&two).is_err(), "on the same connection it is a replay");
+        reader.handle_reconnected();
+        assert_eq!(reader.handle(&one), Ok(Place::Again));
+        assert_eq!(reader.handle(&two), Ok(Place::Again));
+        assert_eq!(reader.handle(&three), Ok(Place::Next));
+        assert!(matches!(reader.handle(&two), Err(SequenceError::Replay { .. })), "the sequence has moved on here");
+    }
+
     #[test]
     fn two_batches_for_one_place_are_an_equivocation() {
         let mut producer = Producer::new("orders/eu");
@@ -239,7 +276,8 @@ mod tests {
             reader.clock += 1;
             reader.make_room();
             let key = (Kid::ZERO, IncarnationId::new(id), TopicDigest::ZERO);
-            let sequence = Sequence { next_seq: 0, digests: VecDeque::new(), used_at: reader.clock };
+            let sequence =
+                Sequence { connection: 0, next_seq: 0, digests: VecDeque::new(), used_at: reader.clock };
             reader.sequences.insert(key, sequence);
         }
         assert!(reader.sequences.len() <= SEQUENCES_MAX);

@@ -267,6 +267,7 @@ fn a_consumer_follows_a_sequence_so() {
     for step in steps {
         let found = match reader.handle(&verified(&file, step)) {
             Ok(Place::Next) => "next".to_owned(),
+            Ok(Place::Again) => "again".to_owned(),
             Ok(Place::Joined) => "joined".to_owned(),
             Ok(Place::AfterGap { missed }) => format!("gap of {missed}"),
             Err(SequenceError::Replay { .. }) => "REPLAY".to_owned(),
