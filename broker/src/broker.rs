@@ -23,6 +23,7 @@ use crate::policy::{self, PolicyInForce, PolicyLoadError};
 use crate::port::Port;
 use crate::reload::{Changes, facts};
 use crate::shutdown::{Shutdown, Trigger};
+use crate::telemetry;
 use crate::tls::{self, TlsError, TlsMaterial};
 use crate::vfs::{Lock, OsVfs, Vfs};
 
@@ -93,8 +94,11 @@ impl Broker {
         let bound = match bind(&config, materials).await {
             Ok(bound) => bound,
             Err(error) => {
-                // The log says that it started, and must say that this was not a crash.
-                stop_audit(&audit, audit_thread).await.map_err(StartError::Audit)?;
+                // The log says that it started, and must say that this was not a crash. Why it does not start is
+                // what its operator has to know, and is returned whatever becomes of that.
+                if let Err(unrecorded) = stop_audit(&audit, audit_thread).await {
+                    tracing::error!({ telemetry::ERROR } = %unrecorded, "the end of a start is not in the audit log");
+                }
                 return Err(error);
             }
         };
@@ -154,7 +158,10 @@ impl Broker {
         bus.sessions.close();
         let timeout_ms = bus.limits.drain_timeout_ms;
         if tokio::time::timeout(Duration::from_millis(timeout_ms), drain(&bus, timeout_ms)).await.is_err() {
-            tracing::warn!(count = bus.sessions.len(), "sessions had not finished in time and are ended");
+            tracing::warn!(
+                { telemetry::COUNT } = bus.sessions.len(),
+                "sessions had not finished in time and are ended"
+            );
             bus.sessions.tell(|control| control.kill = Some(CutReason::Drained));
             bus.sessions.wait_empty().await;
         }

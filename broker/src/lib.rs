@@ -30,7 +30,6 @@ pub mod clock;
 pub mod config;
 pub mod policy;
 pub mod shutdown;
-pub mod telemetry;
 pub mod tls;
 pub mod vfs;
 
@@ -50,6 +49,7 @@ mod reload;
 mod router;
 mod session;
 mod sessions;
+mod telemetry;
 
 pub use broker::{Broker, Parts, RunError, StartError};
 pub use change::{ReloadError, ReloadReport};

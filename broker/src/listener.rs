@@ -27,6 +27,7 @@ use crate::pipeline::Peer;
 use crate::port::Port;
 use crate::session::{self, ReadAhead, Setting};
 use crate::shutdown::Shutdown;
+use crate::telemetry;
 use crate::tls::{HandshakeFailure, describe_handshake_error};
 
 /// Bytes that rustls may hold of what is written to it: a vectored write of a full outgoing buffer, and a batch.
@@ -60,7 +61,11 @@ pub(crate) async fn listen(
                     }
                 },
                 Err(error) => {
-                    tracing::warn!(error = %error, listener = %port.address, "a connection could not be accepted");
+                    tracing::warn!(
+                        { telemetry::ERROR } = %error,
+                        { telemetry::LISTENER } = %port.address,
+                        "a connection could not be accepted"
+                    );
                     tokio::time::sleep(Duration::from_millis(BACK_OFF_MS)).await;
                 }
             },
@@ -72,7 +77,7 @@ fn note_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(error = %error, "a connection's task failed; the connection is closed");
+        tracing::error!({ telemetry::ERROR } = %error, "a connection's task failed; the connection is closed");
     }
 }
 
@@ -156,13 +161,18 @@ fn record_handshake(bus: &Bus, port: &Port, source: SocketAddr, failure: &Handsh
 }
 
 fn record_failure(bus: &Bus, port: &Port, source: SocketAddr, reason: &'static str, detail: String) {
-    tracing::debug!(source = %source, listener = %port.address, reason, "a handshake failed");
+    tracing::debug!(
+        { telemetry::SOURCE } = %source,
+        { telemetry::LISTENER } = %port.address,
+        { telemetry::REASON } = reason,
+        "a handshake failed"
+    );
     record(bus, Event::HandshakeFailed { source, listener: port.address, reason, detail });
 }
 
 /// The connection is refused already, and cannot be refused more when the log fails.
 fn record(bus: &Bus, event: Event) {
     if let Err(error) = bus.audit.record(event) {
-        tracing::error!(error = %error, "a refused connection is not in the audit log");
+        tracing::error!({ telemetry::ERROR } = %error, "a refused connection is not in the audit log");
     }
 }

@@ -19,6 +19,7 @@ use crate::change::{ChangeRequest, ReloadError, ReloadReport};
 use crate::config::Config;
 use crate::policy::{self, PolicyInForce, PolicyLoadError};
 use crate::port::Port;
+use crate::telemetry;
 use crate::tls::{self, TlsMaterial};
 use crate::vfs::Vfs;
 
@@ -41,11 +42,11 @@ impl Changes {
             let outcome = self.reload(by).await;
             match &outcome {
                 Ok(report) => tracing::info!(
-                    generation = report.generation,
-                    policy_version = report.version,
+                    { telemetry::GENERATION } = report.generation,
+                    { telemetry::POLICY_VERSION } = report.version,
                     "policy and certificates were read again"
                 ),
-                Err(error) => tracing::error!(error = %error, "a reload was refused"),
+                Err(error) => tracing::error!({ telemetry::ERROR } = %error, "a reload was refused"),
             }
             // Whoever asked may have left.
             let _ = reply.send(outcome);

@@ -36,12 +36,6 @@ impl Shutdown {
         // An error says that the trigger was dropped, which is the signal as well.
         let _ = signal.wait_for(|given| *given).await;
     }
-
-    /// Whether the signal has been given.
-    #[must_use]
-    pub fn is_triggered(&self) -> bool {
-        *self.signal.borrow() || self.signal.has_changed().is_err()
-    }
 }
 
 #[cfg(test)]
@@ -61,19 +55,17 @@ mod tests {
         let (trigger, shutdown) = Shutdown::new();
         let other = shutdown.clone();
         assert_eq!(poll_once(shutdown.wait()), Poll::Pending);
-        assert!(!shutdown.is_triggered() && !other.is_triggered());
+        assert_eq!(poll_once(other.wait()), Poll::Pending);
         trigger.trigger();
         trigger.trigger();
         assert_eq!(poll_once(other.wait()), Poll::Ready(()));
         assert_eq!(poll_once(shutdown.wait()), Poll::Ready(()));
-        assert!(shutdown.is_triggered());
     }
 
     #[test]
     fn a_dropped_trigger_is_the_signal() {
         let (trigger, shutdown) = Shutdown::new();
         drop(trigger);
-        assert!(shutdown.is_triggered());
         assert_eq!(poll_once(shutdown.wait()), Poll::Ready(()));
     }
 }

@@ -98,16 +98,16 @@ id!(
 /// Why a text is not an identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseIdError {
-    /// The text has another number of characters than the identifier has hex digits.
+    /// The text has another number of bytes than the identifier has hex digits.
     Length {
         /// Hex digits that the identifier has.
         expected: usize,
         /// Bytes that the text has.
         found: usize,
     },
-    /// A character that is not a lower-case hex digit, at this byte.
+    /// A byte that is not a lower-case hex digit.
     Digit {
-        /// Byte offset of the character.
+        /// Its offset.
         at: usize,
     },
 }
@@ -116,9 +116,9 @@ impl fmt::Display for ParseIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Length { expected, found } => {
-                write!(f, "an identifier of {expected} hex digits was expected, found {found} characters")
+                write!(f, "an identifier of {expected} hex digits was expected, found {found} bytes")
             }
-            Self::Digit { at } => write!(f, "character {at} is not a lower-case hex digit"),
+            Self::Digit { at } => write!(f, "no lower-case hex digit stands at byte {at}, counted from 0"),
         }
     }
 }

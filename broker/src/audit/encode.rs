@@ -40,17 +40,23 @@ const AGENT_BYTES: usize = 128;
 /// Rules of one subscription.
 const RULES: usize = 16;
 
-/// Bytes of a batch's preamble and signature, and no more whatever is handed in.
-const HEAD_BYTES: usize = 512;
+/// Where a line stands in the log, and when its event happened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    /// The line's index, from 0.
+    pub(super) seq: u64,
+    /// Milliseconds since 1970.
+    pub(super) time_ms: u64,
+}
 
 /// Appends the line of an event, with its line feed.
-pub(super) fn encode(event: &Event, seq: u64, time_ms: u64, span: Option<&Span>, out: &mut Vec<u8>) {
+pub(super) fn encode(event: &Event, stamp: Stamp, span: Option<&Span>, out: &mut Vec<u8>) {
     let labels = labels(event);
     json::object(out, |line| {
-        write_base(line, &labels, time_ms, span);
+        write_base(line, &labels, stamp.time_ms, span);
         write_class(line, event);
         line.object("unmapped", |unmapped| {
-            unmapped.number("seq", seq);
+            unmapped.number("seq", stamp.seq);
             unmapped.word("event", labels.name);
             write_unmapped(unmapped, event);
             if let Some(span) = span {
@@ -239,9 +245,9 @@ fn write_unmapped(unmapped: &mut Object<'_>, event: &Event) {
             unmapped.word("code", Code::Equivocation.as_str());
             unmapped.number("first_seq", *first_seq);
             if let Some(head) = accepted_head {
-                unmapped.hex("accepted_head", bounded(head.as_bytes()));
+                unmapped.hex("accepted_head", head.as_bytes());
             }
-            unmapped.hex("refused_head", bounded(refused_head.as_bytes()));
+            unmapped.hex("refused_head", refused_head.as_bytes());
         }
         Event::PublishSummary { traffic, .. } => {
             unmapped.number("messages", traffic.messages);
@@ -390,10 +396,6 @@ fn rule_name(rule: &DenialRule) -> &str {
         DenialRule::Deny(rule) | DenialRule::Revoked(rule) => rule.as_str(),
         DenialRule::Reserved => "(reserved)",
     }
-}
-
-fn bounded(head: &[u8]) -> &[u8] {
-    head.get(..HEAD_BYTES).unwrap_or(head)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use sealbus_protocol::batch::HEAD_LEN;
 use sealbus_protocol::identity::{Principal, SerialNumber};
 use sealbus_protocol::ids::{BusId, Kid, PolicyHash};
 use sealbus_protocol::policy::{DenialRule, Narrowed, RuleId, Verb};
@@ -341,19 +342,19 @@ pub enum Target {
 
 /// Preamble and signature of a batch, as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BatchHead(Box<[u8]>);
+pub struct BatchHead(Box<[u8; HEAD_LEN]>);
 
 impl BatchHead {
     /// The head of a batch.
     #[must_use]
-    pub fn new(preamble: &[u8], signature: &[u8]) -> Self {
-        Self([preamble, signature].concat().into())
+    pub fn new(head: &[u8; HEAD_LEN]) -> Self {
+        Self(Box::new(*head))
     }
 
     /// Its bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &*self.0
     }
 }
 

@@ -5,22 +5,24 @@
 //!                    \-> Held      the others are counted; drain gives one event for all of a kind
 //! ```
 //!
-//! A kind is where it comes from, why it failed, and who failed, when that is known. Nothing is dropped: what is held
+//! A kind is what failed, where it comes from, why it failed, and who failed, when that is known. Nothing is dropped: what is held
 //! is counted, and the count is written. Pure: the time comes in.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::mem::{Discriminant, discriminant};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sealbus_protocol::identity::Principal;
+use sealbus_protocol::refusal::Code;
 use sealbus_protocol::session::Tick;
 
-use super::event::Event;
+use super::event::{Actor, Event};
 
 /// Milliseconds after which what is held is written.
 pub(super) const HELD_MS_MAX: u64 = 10_000;
 
-/// Kinds that are told apart. Beyond it failures are counted by their reason alone, so that one that comes from
+/// Kinds that are told apart. Beyond it failures are counted by what and why alone, so that one that comes from
 /// everywhere costs 4 MiB at worst.
 const KINDS_MAX: usize = 4_096;
 
@@ -37,6 +39,8 @@ pub(super) struct Flood {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
+    /// Events of two variants never stand for each other: the one that is written says which variant it counts.
+    variant: Discriminant<Event>,
     origin: Origin,
     reason: &'static str,
     principal: Option<Principal>,
@@ -94,7 +98,7 @@ impl Flood {
             self.forget_at(tick);
             if self.kinds.len() >= KINDS_MAX {
                 // Reasons are words of ours, so that this adds a few dozen kinds at most.
-                kind = Kind { origin: Origin::Anywhere, reason: kind.reason, principal: None };
+                kind = Kind { origin: Origin::Anywhere, principal: None, ..kind };
             }
         }
         let origin = kind.origin;
@@ -136,36 +140,28 @@ impl Flood {
 
 /// The kind of a failure. What succeeds is not flood controlled: the policy allowed it.
 fn kind_of(event: &Event) -> Option<Kind> {
+    let variant = discriminant(event);
+    let of_actor = |actor: &Actor, reason| Kind {
+        variant,
+        origin: origin(actor.source.ip(), 32),
+        reason,
+        principal: Some(actor.principal.clone()),
+    };
     match event {
         // Nobody stands behind the address yet, so that neighbours count as one.
         Event::HandshakeFailed { source, reason, .. } => {
-            Some(Kind { origin: origin(source.ip(), 24), reason, principal: None })
+            Some(Kind { variant, origin: origin(source.ip(), 24), reason, principal: None })
         }
         Event::SessionRefused { source, principal, code, .. } => Some(Kind {
+            variant,
             origin: origin(source.ip(), 32),
             reason: code.as_str(),
             principal: principal.clone(),
         }),
-        Event::Denied { actor, verb, .. } => Some(Kind {
-            origin: origin(actor.source.ip(), 32),
-            reason: verb.as_str(),
-            principal: Some(actor.principal.clone()),
-        }),
-        Event::AdminDenied { actor, operation, .. } => Some(Kind {
-            origin: origin(actor.source.ip(), 32),
-            reason: operation,
-            principal: Some(actor.principal.clone()),
-        }),
-        Event::BatchRefused { actor, code, .. } => Some(Kind {
-            origin: origin(actor.source.ip(), 32),
-            reason: code.as_str(),
-            principal: Some(actor.principal.clone()),
-        }),
-        Event::Equivocation { actor, .. } => Some(Kind {
-            origin: origin(actor.source.ip(), 32),
-            reason: "equivocation",
-            principal: Some(actor.principal.clone()),
-        }),
+        Event::Denied { actor, verb, .. } => Some(of_actor(actor, verb.as_str())),
+        Event::AdminDenied { actor, operation, .. } => Some(of_actor(actor, operation)),
+        Event::BatchRefused { actor, code, .. } => Some(of_actor(actor, code.as_str())),
+        Event::Equivocation { actor, .. } => Some(of_actor(actor, Code::Equivocation.as_str())),
         Event::BrokerStarted { .. }
         | Event::BrokerStopped
         | Event::PolicyReloaded { .. }
@@ -205,7 +201,10 @@ impl fmt::Display for Origin {
 
 #[cfg(test)]
 mod tests {
+    use sealbus_protocol::topic::Topic;
+
     use super::*;
+    use crate::audit::event::SessionId;
     use crate::clock::{Clock as _, ManualClock};
 
     fn failure(source: &str, reason: &'static str) -> Event {
@@ -256,6 +255,26 @@ mod tests {
             assert_eq!(admit(&mut flood, &clock, failure(source, reason)), single, "{source} {reason}");
         }
         assert_eq!(flood.drain().iter().map(|(_, span)| span.count).sum::<u64>(), 4);
+    }
+
+    /// A session and a batch can be refused with one code, from one place, to one principal.
+    #[test]
+    fn events_of_two_variants_are_counted_apart() {
+        let (clock, mut flood) = (ManualClock::new(0), Flood::new(1));
+        let principal = Principal::parse("spiffe://a.example/anna").unwrap();
+        let source = "192.0.2.1:1".parse().unwrap();
+        let (code, reason) = (Code::Binding, String::new());
+        let actor = Actor { session: SessionId(1), principal: principal.clone(), source };
+        let topic = Topic::parse("t").unwrap();
+        let batch = Event::BatchRefused { actor, topic, code, reason: reason.clone() };
+        let session = Event::SessionRefused { source, principal: Some(principal), code, reason };
+        for event in [&session, &batch] {
+            assert!(admit(&mut flood, &clock, event.clone()));
+            assert!(!admit(&mut flood, &clock, event.clone()));
+        }
+        let drained = flood.drain();
+        assert_eq!(drained.iter().map(|(_, span)| span.count).collect::<Vec<_>>(), [1, 1]);
+        assert!([&session, &batch].iter().all(|event| drained.iter().any(|(sample, _)| sample == *event)));
     }
 
     #[test]

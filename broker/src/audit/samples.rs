@@ -1,5 +1,6 @@
 //! Events for the tests of this module.
 
+use sealbus_protocol::batch::{HEAD_LEN, PREAMBLE_LEN};
 use sealbus_protocol::identity::{CertificateFacts, Principal, SerialNumber};
 use sealbus_protocol::ids::{BusId, Kid, PolicyHash};
 use sealbus_protocol::policy::{
@@ -59,6 +60,12 @@ fn serial() -> SerialNumber {
     CertificateFacts::parse(params.self_signed(&key).unwrap().der()).unwrap().serial
 }
 
+fn head(preamble: u8, signature: u8) -> BatchHead {
+    let mut bytes = [signature; HEAD_LEN];
+    bytes[..PREAMBLE_LEN].fill(preamble);
+    BatchHead::new(&bytes)
+}
+
 fn facts(version: u64) -> PolicyFacts {
     PolicyFacts { version, hash: PolicyHash::new([7; 32]), rules: 3 }
 }
@@ -89,7 +96,7 @@ pub(super) fn table() -> Vec<(Event, Labels)> {
         topic: topic(),
         first_seq: 9,
         accepted_head,
-        refused_head: BatchHead::new(&[0xab; 296], &[0xcd; 64]),
+        refused_head: head(0xab, 0xcd),
     };
     let process = || Initiator::Process;
     let reason = || "a reason".to_owned();
@@ -171,10 +178,7 @@ pub(super) fn table() -> Vec<(Event, Labels)> {
         (refuse(Code::Binding), ("batch-refused", 2004, 200_401, 4, 2, Some(25))),
         (refuse(Code::Gap), ("batch-refused", 6003, 600_301, 2, 2, Some(25))),
         (equivocation(None), ("equivocation", 2004, 200_401, 5, 2, Some(25))),
-        (
-            equivocation(Some(BatchHead::new(&[1; 296], &[2; 64]))),
-            ("equivocation", 2004, 200_401, 5, 2, Some(25)),
-        ),
+        (equivocation(Some(head(1, 2))), ("equivocation", 2004, 200_401, 5, 2, Some(25))),
         (admin_done(), ("admin-done", 6003, 600_303, 1, 1, Some(1))),
         (
             Event::AdminDenied { actor: actor(), operation: "audit read", rule: DenialRule::Default },

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sealbus_protocol::session::Tick;
 
-use super::encode::encode;
+use super::encode::{Stamp, encode};
 use super::event::Class;
 use super::file::{LogReader, LogWriter};
 use super::queue::{Entry, Queue, Taken, Waiter};
@@ -78,11 +78,12 @@ impl Writer {
     fn write(&mut self, entries: Vec<Entry>) -> Result<(), WriteFailure> {
         let mut lines = Vec::new();
         let mut lens = Vec::with_capacity(entries.len());
-        let mut waiters = Vec::new();
+        let mut waiters: Vec<Waiter> = Vec::new();
         let mut urgency = Urgency::Soon;
         for (seq, entry) in (self.log.next_seq()..).zip(entries) {
             let before = lines.len();
-            encode(&entry.event, seq, entry.time_ms, entry.span.as_ref(), &mut lines);
+            let stamp = Stamp { seq, time_ms: entry.time_ms };
+            encode(&entry.event, stamp, entry.span.as_ref(), &mut lines);
             lens.push(lines.len() - before);
             if entry.waiter.is_some() || entry.event.class() == Class::S0 {
                 urgency = Urgency::Now;
@@ -99,7 +100,6 @@ impl Writer {
             }
         };
         for waiter in waiters {
-            let waiter: Waiter = waiter;
             // Whoever waited may have gone.
             let _ = waiter.send(answer.clone());
         }

@@ -100,7 +100,8 @@ impl ConfigError {
 
     /// The same error with the candidate that is nearest to `found` as its hint, when one is near.
     pub(super) fn suggesting(mut self, found: &str, candidates: &[&'static str]) -> Self {
-        self.inner.hint = nearest(found, candidates.iter().copied()).map(|candidate| format!("did you mean `{candidate}`?"));
+        self.inner.hint = nearest(found, candidates.iter().copied())
+            .map(|candidate| format!("did you mean `{candidate}`?"));
         self
     }
 

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use sealbus_protocol::frame::admin::{AUDIT_BYTES_MAX, Decision, Question};
 use sealbus_protocol::frame::{AdminRequest, AdminResult, Operation, Outcome, RequestId};
 use sealbus_protocol::identity::Principal;
-use sealbus_protocol::policy::{Act, Denial};
+use sealbus_protocol::policy::Act;
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
 use super::client::Client;
@@ -26,6 +27,14 @@ pub(super) struct Administering {
     /// Reading the audit log is recorded once for a session: a reader that follows the log would otherwise find a new
     /// line each time it looks, its own.
     has_read_audit: bool,
+}
+
+/// What came of the decision about an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checked {
+    Permitted,
+    /// The request has its answer, and the audit log its event.
+    Refused,
 }
 
 const RELOAD: &str = "policy reload";
@@ -45,7 +54,7 @@ impl Client {
         }
         match operation {
             Operation::PolicyReload => {
-                if !self.may_administer(wire, request, RELOAD, Act::Admin)? {
+                if self.check(wire, request, RELOAD, Act::Admin)? == Checked::Refused {
                     return Ok(());
                 }
                 let by = Initiator::Session(self.actor());
@@ -55,7 +64,7 @@ impl Client {
             Operation::CanI { principal, question } => {
                 let other = principal.filter(|principal| *principal != self.party.principal);
                 if other.is_some() {
-                    if !self.may_administer(wire, request, CAN_I, Act::Admin)? {
+                    if self.check(wire, request, CAN_I, Act::Admin)? == Checked::Refused {
                         return Ok(());
                     }
                     self.record(Event::AdminDone { actor: self.actor(), operation: CAN_I })?;
@@ -65,7 +74,7 @@ impl Client {
                 Ok(())
             }
             Operation::AuditRead { from, lines_max } => {
-                if !self.may_administer(wire, request, AUDIT_READ, Act::Audit)? {
+                if self.check(wire, request, AUDIT_READ, Act::Audit)? == Checked::Refused {
                     return Ok(());
                 }
                 if !std::mem::replace(&mut self.administering.has_read_audit, true) {
@@ -93,21 +102,21 @@ impl Client {
         }
     }
 
-    /// Decides, and refuses and records what is denied.
-    fn may_administer(
+    /// Decides about an operation, and answers and records a denial.
+    fn check(
         &mut self,
         wire: &mut BrokerSession,
         request: RequestId,
         operation: &'static str,
         act: Act<'_>,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Checked, Refusal> {
         match self.decisions.on_bus(act, self.bus.clock.now_ms()) {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(Checked::Permitted),
             Err(denial) => {
                 let rule = denial.rule().clone();
                 self.record(Event::AdminDenied { actor: self.actor(), operation, rule })?;
                 self.refuse(wire, request, Refusal::new(Code::Denied, format!("{operation}: {denial}")));
-                Ok(false)
+                Ok(Checked::Refused)
             }
         }
     }
@@ -149,13 +158,9 @@ impl Client {
             Ok(permit) => {
                 Outcome::Decided { decision: Decision::Permitted, why: format!("rule \"{}\"", permit.rule()) }
             }
-            Err(denial) => Outcome::Decided { decision: Decision::Denied, why: why(&denial) },
+            Err(denial) => Outcome::Decided { decision: Decision::Denied, why: denial.to_string() },
         }
     }
-}
-
-fn why(denial: &Denial) -> String {
-    denial.to_string()
 }
 
 /// Asks for a change and waits until it is a fact, or refused.
@@ -164,7 +169,8 @@ async fn reload(bus: Arc<Bus>, by: Initiator) -> Result<Outcome, Refusal> {
     let asked = bus.changes.try_send(ChangeRequest { by, reply });
     let report = match asked {
         Ok(()) => outcome.await.unwrap_or(Err(ReloadError::Stopping)),
-        Err(_) => Err(ReloadError::Busy),
+        Err(TrySendError::Full(_)) => Err(ReloadError::Busy),
+        Err(TrySendError::Closed(_)) => Err(ReloadError::Stopping),
     };
     match report {
         Ok(report) => Ok(outcome_of(&report)),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sealbus_protocol::batch::accept::ProvenProducer;
-use sealbus_protocol::frame::{SubscriptionId, What};
+use sealbus_protocol::frame::{Generation, RequestId, SubscriptionId, What};
 use sealbus_protocol::ids::Kid;
 use sealbus_protocol::policy::RuleId;
 use sealbus_protocol::refusal::{Code, Refusal};
@@ -18,6 +18,7 @@ use crate::locks::lock;
 use crate::outbox::LaneId;
 use crate::party::Party;
 use crate::sessions::Handle;
+use crate::telemetry;
 
 use super::admin::Administering;
 use super::decide::Decisions;
@@ -125,15 +126,15 @@ impl Client {
         }
     }
 
-    /// Puts the policy in force, in force here: from this call on nothing is decided by the one before. Returns what
-    /// clients are told of it, and the entry that revokes the principal, if one does.
+    /// Adopts the policy in force: from this call on nothing is decided by the one before. Returns the entry that
+    /// revokes the principal, if one does.
     pub(crate) fn adopt(&mut self) -> Option<RuleId> {
         self.decisions.adopt(self.bus.policy.load_full());
         self.revoked()
     }
 
-    /// The generation of the adopted policy.
-    pub(crate) fn generation(&self) -> sealbus_protocol::frame::Generation {
+    /// What clients are told of the adopted policy.
+    pub(crate) fn generation(&self) -> Generation {
         self.decisions.generation()
     }
 
@@ -168,12 +169,7 @@ impl Client {
     }
 
     /// Refuses a request. Refusals cost us more than they cost the sender, so that they are counted.
-    pub(super) fn refuse(
-        &mut self,
-        wire: &mut BrokerSession,
-        request: sealbus_protocol::frame::RequestId,
-        refusal: Refusal,
-    ) {
+    pub(super) fn refuse(&mut self, wire: &mut BrokerSession, request: RequestId, refusal: Refusal) {
         self.patience.spend_at(self.bus.clock.tick());
         wire.refuse(request, refusal);
     }
@@ -229,7 +225,11 @@ impl Drop for Client {
         for event in summaries.chain(cut).chain(closed) {
             // There is nothing left that could be refused; the log itself says that it failed.
             if let Err(error) = self.bus.audit.record(event) {
-                tracing::error!(error = %error, session = %self.handle.id, "the end of a session is not in the audit log");
+                tracing::error!(
+                    { telemetry::ERROR } = %error,
+                    { telemetry::SESSION } = %self.handle.id,
+                    "the end of a session is not in the audit log"
+                );
             }
         }
         self.bus.sessions.remove(&self.handle);

@@ -126,17 +126,7 @@ pub(crate) fn admit(
         tls.check_peer(&peer.chain, now_ms)
             .map_err(|error| Refusal::new(Code::Binding, format!("hello: {error}")))?;
     }
-    let binding = match hello.binding.is_empty() {
-        false => hello.binding.clone(),
-        true => match lock(&bus.bindings).find(&hello.kid) {
-            Some(known) => known.bytes.clone(),
-            None => {
-                let reason = "hello: no binding of its key is known here; it must be sent";
-                return Err(Refusal::new(Code::Binding, reason));
-            }
-        },
-    };
-    let verified = examine(hello, binding, peer, &tls, bus.id, now_ms)?;
+    let verified = examine(hello, binding_of(hello, bus)?, peer, &tls, bus.id, now_ms)?;
     if !bus.audit.is_available() {
         return Err(audit_unavailable(None));
     }
@@ -182,6 +172,17 @@ pub(crate) fn admit(
         return Err(Refusal::new(Code::Internal, "hello: certificates were replaced at this moment"));
     }
     client.begin_session(peer, hello, now_ms)
+}
+
+/// The binding that HELLO brings, or the one that is known of its key.
+fn binding_of(hello: &Hello, bus: &Bus) -> Result<Bytes, Refusal> {
+    if !hello.binding.is_empty() {
+        return Ok(hello.binding.clone());
+    }
+    let known = lock(&bus.bindings).find(&hello.kid).map(|known| known.bytes.clone());
+    known.ok_or_else(|| {
+        Refusal::new(Code::Binding, "hello: no binding of its key is known here; it must be sent")
+    })
 }
 
 impl Client {

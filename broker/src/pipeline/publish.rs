@@ -9,6 +9,7 @@
 //! The sequence is locked once for a batch, from the judgement to the last outbox: two connections of one incarnation
 //! cannot put a topic's batches out of order, and a verdict is committed to the state that it was made on.
 
+use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use sealbus_protocol::batch::accept::{
 };
 use sealbus_protocol::frame::{Ack, Alias, Freshness, RequestId};
 use sealbus_protocol::ids::{StreamId, TopicDigest};
-use sealbus_protocol::policy::{DenialRule, Verb};
+use sealbus_protocol::policy::{Denial, DenialRule, Verb};
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::Topic;
@@ -56,14 +57,27 @@ impl OpenTopic {
             traffic: *traffic,
         })
     }
+
+    fn refuse(&mut self, fault: Fault) -> Judged {
+        self.traffic.refused = self.traffic.refused.saturating_add(1);
+        Judged::Refused(self.topic.clone(), fault)
+    }
 }
 
 /// What came of a batch, once its sequence is unlocked again.
 enum Judged {
     Answered(Freshness),
+    Refused(Topic, Fault),
+}
+
+/// Why a batch is refused, as far as that is recorded differently.
+enum Fault {
+    /// The policy denies it, by this rule.
     Denied(DenialRule, Refusal),
-    Refused(Refusal),
-    Equivocated(Box<Equivocation>),
+    /// Something else is wrong with it.
+    Batch(Refusal),
+    /// It proves that its producer signs twice.
+    Equivocation(Box<Equivocation>),
 }
 
 impl Client {
@@ -110,12 +124,12 @@ impl Client {
         let digest = topic.digest(&StreamId::ZERO);
         let open =
             OpenTopic { topic, digest, state, route: Route::default(), traffic: PublishTraffic::default() };
-        let index = usize::try_from(alias.0).unwrap_or(usize::MAX);
-        if self.topics.len() <= index {
+        let place = place_of(alias);
+        if self.topics.len() <= place {
             // Aliases are small numbers that the session's own half gives out, one after the other.
-            self.topics.resize_with(index + 1, || None);
+            self.topics.resize_with(place + 1, || None);
         }
-        if let Some(slot) = self.topics.get_mut(index) {
+        if let Some(slot) = self.topics.get_mut(place) {
             *slot = Some(open);
         }
         Ok(())
@@ -132,20 +146,41 @@ impl Client {
             self.refuse(wire, request, refusal);
             return Ok(());
         }
-        let index = usize::try_from(alias.0).unwrap_or(usize::MAX);
-        let Some(open) = self.topics.get_mut(index).and_then(Option::as_mut) else {
+        let now_ms = self.bus.clock.now_ms();
+        let Some(judged) = self.judge(alias, bytes, now_ms) else {
             return Err(Refusal::new(Code::Session, format!("alias {alias} is not open")));
         };
-        let len = bytes.len();
+        if self.summary_due.is_none() {
+            self.summary_due = Some(self.bus.clock.tick().after_ms(SUMMARY_AFTER_MS));
+        }
+        match judged {
+            Judged::Answered(freshness) => {
+                wire.ack(&Ack { request, receipt: LIVE, freshness, broker_ms: now_ms });
+                Ok(())
+            }
+            Judged::Refused(topic, Fault::Denied(rule, refusal)) => {
+                let target = Target::Topic(topic);
+                self.refuse_denied(wire, request, target, (Verb::Publish, rule), refusal)
+            }
+            Judged::Refused(topic, Fault::Batch(refusal)) => self.refuse_batch(wire, request, topic, refusal),
+            Judged::Refused(topic, Fault::Equivocation(evidence)) => {
+                self.refuse_equivocation(wire, request, topic, &evidence)
+            }
+        }
+    }
+
+    /// Judges a batch, leaves a good one for the topic's subscribers, and counts it. None when the alias is not open.
+    fn judge(&mut self, alias: Alias, bytes: Bytes, now_ms: u64) -> Option<Judged> {
+        let open = self.topics.get_mut(place_of(alias))?.as_mut()?;
+        let bytes_len = bytes.len();
         let batch = match Batch::decode(bytes) {
             Ok(batch) => batch,
             Err(error) => {
-                let refusal = Refusal::new(Code::Format, format!("publish on {}: {error}", open.topic));
-                return self.refuse_batch(wire, request, index, refusal);
+                let reason = format!("publish on {}: {error}", open.topic);
+                return Some(open.refuse(Fault::Batch(Refusal::new(Code::Format, reason))));
             }
         };
         let messages = batch.preamble().content.messages();
-        let now_ms = self.bus.clock.now_ms();
         let policy = Arc::clone(self.decisions.policy());
         let decision = self.decisions.on_topic(Want::Publish, &open.topic, now_ms);
         let circumstances = Circumstances {
@@ -173,44 +208,25 @@ impl Client {
                 open.route.push(&self.bus.router, &policy, &published, now_ms);
                 state.commit(&accepted, LIVE);
                 open.traffic.messages = open.traffic.messages.saturating_add(u64::from(messages));
-                open.traffic.bytes = open.traffic.bytes.saturating_add(len as u64);
+                open.traffic.bytes = open.traffic.bytes.saturating_add(bytes_len as u64);
                 self.traffic.published = self.traffic.published.saturating_add(u64::from(messages));
-                Judged::Answered(Freshness::New)
+                Ok(Freshness::New)
             }
-            Verdict::Duplicate(_) => Judged::Answered(Freshness::Duplicate),
+            Verdict::Duplicate(_) => Ok(Freshness::Duplicate),
             Verdict::Refuse(refusal) => match decision {
                 Err(denial) if refusal.code() == Code::Denied => {
-                    Judged::Denied(denial.rule().clone(), refusal)
+                    Err(Fault::Denied(denial.rule().clone(), refusal))
                 }
-                Ok(_) | Err(_) => Judged::Refused(refusal),
+                Ok(_) | Err(_) => Err(Fault::Batch(refusal)),
             },
-            Verdict::Equivocate(evidence) => Judged::Equivocated(evidence),
+            Verdict::Equivocate(evidence) => Err(Fault::Equivocation(evidence)),
         };
         drop(state);
-        if self.summary_due.is_none() {
-            self.summary_due = Some(self.bus.clock.tick().after_ms(SUMMARY_AFTER_MS));
-        }
-        match judged {
-            Judged::Answered(freshness) => {
-                wire.ack(&Ack { request, receipt: LIVE, freshness, broker_ms: now_ms });
-                Ok(())
-            }
-            Judged::Denied(rule, refusal) => {
-                open.traffic.refused = open.traffic.refused.saturating_add(1);
-                let target = Target::Topic(open.topic.clone());
-                self.refuse_denied(wire, request, target, (Verb::Publish, rule), refusal)
-            }
-            Judged::Refused(refusal) => self.refuse_batch(wire, request, index, refusal),
-            Judged::Equivocated(evidence) => {
-                let topic = open.topic.clone();
-                self.refuse_equivocation(wire, request, topic, &evidence)
-            }
-        }
+        Some(judged.map_or_else(|fault| open.refuse(fault), Judged::Answered))
     }
 
     pub(super) fn close_topic(&mut self, alias: Alias) -> Result<(), Refusal> {
-        let index = usize::try_from(alias.0).unwrap_or(usize::MAX);
-        let Some(open) = self.topics.get_mut(index).and_then(Option::take) else { return Ok(()) };
+        let Some(open) = self.topics.get_mut(place_of(alias)).and_then(Option::take) else { return Ok(()) };
         lock(&self.bus.producers).close(self.producer.incarnation_id, &open.topic);
         match open.summary(self.actor()) {
             Some(summary) => self.record(summary),
@@ -237,15 +253,11 @@ impl Client {
         &mut self,
         wire: &mut BrokerSession,
         request: RequestId,
-        index: usize,
+        topic: Topic,
         refusal: Refusal,
     ) -> Result<(), Refusal> {
-        if let Some(open) = self.topics.get_mut(index).and_then(Option::as_mut) {
-            open.traffic.refused = open.traffic.refused.saturating_add(1);
-            let topic = open.topic.clone();
-            let (code, reason) = (refusal.code(), refusal.reason().to_owned());
-            self.record(Event::BatchRefused { actor: self.actor(), topic, code, reason })?;
-        }
+        let (code, reason) = (refusal.code(), refusal.reason().to_owned());
+        self.record(Event::BatchRefused { actor: self.actor(), topic, code, reason })?;
         self.refuse(wire, request, refusal);
         Ok(())
     }
@@ -262,8 +274,8 @@ impl Client {
             actor: self.actor(),
             topic,
             first_seq: evidence.first_seq,
-            accepted_head: evidence.accepted_head.as_ref().map(|head| BatchHead::new(head, &[])),
-            refused_head: BatchHead::new(&evidence.refused_head, &[]),
+            accepted_head: evidence.accepted_head.as_ref().map(BatchHead::new),
+            refused_head: BatchHead::new(&evidence.refused_head),
         })?;
         self.refuse(wire, request, Refusal::new(Code::Equivocation, reason));
         Ok(())
@@ -284,11 +296,12 @@ impl Client {
     }
 }
 
+/// Where the topic of an alias stands among the open ones.
+fn place_of(alias: Alias) -> usize {
+    usize::try_from(alias.0).unwrap_or(usize::MAX)
+}
+
 /// What a denied client is told: what was attempted, on what, and which rule spoke.
-pub(super) fn denied(
-    attempt: &str,
-    on: impl std::fmt::Display,
-    denial: &sealbus_protocol::policy::Denial,
-) -> Refusal {
+pub(super) fn denied(attempt: &str, on: impl Display, denial: &Denial) -> Refusal {
     Refusal::new(Code::Denied, format!("{attempt} {on}: {denial}"))
 }

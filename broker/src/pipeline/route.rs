@@ -43,7 +43,7 @@ impl Route {
         published: &Arc<Published>,
         now_ms: u64,
     ) {
-        if !self.is_current(router.version(), policy.generation, now_ms) {
+        if !self.is_current(router, policy, now_ms) {
             *self = Self::find(router, policy, &published.topic, now_ms);
         }
         for target in &self.targets {
@@ -51,10 +51,10 @@ impl Route {
         }
     }
 
-    fn is_current(&self, router: u64, generation: u64, now_ms: u64) -> bool {
+    fn is_current(&self, router: &Router, policy: &PolicyInForce, now_ms: u64) -> bool {
         self.found.is_some_and(|found| {
-            found.router == router
-                && found.generation == generation
+            found.router == router.version()
+                && found.generation == policy.generation
                 && found.at_ms <= now_ms
                 && found.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms)
         })

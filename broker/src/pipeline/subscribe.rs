@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use sealbus_protocol::frame::{self, Subscribe, SubscriptionId};
-use sealbus_protocol::policy::{Narrowed, Verb};
+use sealbus_protocol::frame::{Subscribe, SubscriptionId};
+use sealbus_protocol::policy::Verb;
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::TopicFilter;
@@ -65,11 +65,7 @@ impl Client {
         self.bus.router.subscribe(&filter, subscriber);
         self.subscriptions.insert(lane, Subscription { id, filter });
         self.lanes.insert(id, lane);
-        let narrowed = match permit.narrowed() {
-            Narrowed::No => frame::Narrowed::No,
-            Narrowed::Yes => frame::Narrowed::Yes,
-        };
-        wire.ready(request, id, narrowed, self.decisions.policy().generation);
+        wire.ready(request, id, permit.narrowed(), self.decisions.policy().generation);
         Ok(())
     }
 

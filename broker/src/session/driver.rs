@@ -179,9 +179,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Stage::Greeting { .. } => {}
             Stage::Serving(client) => {
                 if self.bus.clock.now_ms() > client.ends_ms() {
-                    self.cut(CutReason::CertificateExpired, Code::Binding);
+                    self.cut(CutReason::CertificateExpired);
                 } else if let Some(rule) = client.revoked() {
-                    self.cut(CutReason::PrincipalRevoked(rule), Code::Denied);
+                    self.cut(CutReason::PrincipalRevoked(rule));
                 } else if let Err(refusal) = client.summarise() {
                     self.fail(refusal);
                 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::driver::{Driver, Going, Stage};
 use crate::audit::{CutReason, Event};
 use crate::pipeline::Ended;
+use crate::telemetry;
 
 /// Milliseconds in which a peer may take what is left for it when its session ends, and close its side.
 const CLOSE_MS: u64 = 1_000;
@@ -114,9 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// The broker ends the session, and tells the peer why.
-    pub(super) fn cut(&mut self, why: CutReason, code: Code) {
+    pub(super) fn cut(&mut self, why: CutReason) {
         if self.ending.is_none() {
-            self.wire.fail(Refusal::new(code, why.to_string()));
+            self.wire.fail(Refusal::new(code_of(&why), why.to_string()));
             if matches!(why, CutReason::PrincipalRevoked(_) | CutReason::CertificateRefused(_)) {
                 self.bus.note_cut();
             }
@@ -127,9 +128,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// The session cannot go on for this reason.
     pub(super) fn fail(&mut self, refusal: Refusal) {
-        let ended = match refusal.code() {
-            Code::AuditUnavailable => Ended::Cut(CutReason::AuditUnavailable),
-            _ => Ended::Closed(refusal.to_string()),
+        let ended = if refusal.code() == Code::AuditUnavailable {
+            Ended::Cut(CutReason::AuditUnavailable)
+        } else {
+            Ended::Closed(refusal.to_string())
         };
         self.wire.fail(refusal);
         self.note_end(ended);
@@ -153,12 +155,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             reason: refusal.reason().to_owned(),
         };
         if let Err(error) = self.bus.audit.record(event) {
-            tracing::error!(error = %error, source = %self.peer.source, "a refused session is not in the audit log");
+            tracing::error!(
+                { telemetry::ERROR } = %error,
+                { telemetry::SOURCE } = %self.peer.source,
+                "a refused session is not in the audit log"
+            );
         }
         if let Stage::Greeting { slot, .. } = &mut self.stage {
             *slot = None;
         }
         self.wire.fail(refusal);
         self.begin_ending();
+    }
+}
+
+/// What a peer is told whose session is cut for this reason.
+const fn code_of(why: &CutReason) -> Code {
+    match why {
+        CutReason::PrincipalRevoked(_) => Code::Denied,
+        CutReason::CertificateRefused(_) | CutReason::CertificateExpired => Code::Binding,
+        CutReason::Fenced => Code::Fenced,
+        CutReason::Superseded => Code::Session,
+        CutReason::MarkerTimeout => Code::Limit,
+        CutReason::Drained => Code::Draining,
+        CutReason::AuditUnavailable => Code::AuditUnavailable,
     }
 }

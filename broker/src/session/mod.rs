@@ -9,9 +9,11 @@
 //!                                         close_notify, read until the peer     v
 //!                                         closes too ----------------------> Over
 //!
-//!   one turn:  signals --> time --> take in --> fill --> put out --> marker
-//!              control     due      read,       outbox,  write,      written and flushed?
-//!                                   answer      decide   flush       then arrive
+//!   one poll:  time, then turns until nothing moves
+//!              due
+//!   one turn:  signals --> take in --> fill --> put out --> marker
+//!              control     read,       outbox,  write,      written and flushed?
+//!                          answer      decide   flush       then arrive
 //! ```
 //!
 //! The task owns the TLS stream and the session's state; nothing is split, and no lock is held while it waits. What can

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Buf as _;
-use sealbus_protocol::refusal::Code;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::driver::{Driver, Going, Stage};
@@ -53,11 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.recheck(barrier);
         }
         if let Some(why) = cut {
-            let code = match why {
-                CutReason::Fenced => Code::Fenced,
-                _ => Code::Session,
-            };
-            self.cut(why, code);
+            self.cut(why);
         }
         Going::On
     }
@@ -88,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.until_silent.push(earlier.barrier);
         }
         if let Some(rule) = revoked {
-            self.cut(CutReason::PrincipalRevoked(rule), Code::Denied);
+            self.cut(CutReason::PrincipalRevoked(rule));
         }
         Going::On
     }
@@ -102,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Ok(_) => barrier.arrive(id),
             Err(error) => {
                 self.until_silent.push(barrier);
-                self.cut(CutReason::CertificateRefused(error.to_string()), Code::Binding);
+                self.cut(CutReason::CertificateRefused(error.to_string()));
             }
         }
     }

@@ -22,9 +22,9 @@ pub enum HandshakeFailure {
     /// A certificate of the client was revoked.
     Revoked,
     /// No revocation list speaks for a certificate of the client.
-    UnknownRevocationStatus,
+    RevocationUnknown,
     /// The revocation list that speaks for a certificate of the client has run out.
-    ExpiredCrl,
+    RevocationListExpired,
     /// A certificate of the client is otherwise not accepted.
     BadCertificate(String),
     /// The client does not speak TLS 1.3.
@@ -69,8 +69,8 @@ impl HandshakeFailure {
             Self::Expired => "expired",
             Self::NotYetValid => "not-yet-valid",
             Self::Revoked => "revoked",
-            Self::UnknownRevocationStatus => "revocation-unknown",
-            Self::ExpiredCrl => "revocation-list-expired",
+            Self::RevocationUnknown => "revocation-unknown",
+            Self::RevocationListExpired => "revocation-list-expired",
             Self::BadCertificate(_) => "bad-certificate",
             Self::ProtocolVersion => "protocol-version",
             Self::NotTls => "not-tls",
@@ -115,9 +115,9 @@ impl HandshakeFailure {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
             CertificateError::Revoked => Self::Revoked,
-            CertificateError::UnknownRevocationStatus => Self::UnknownRevocationStatus,
+            CertificateError::UnknownRevocationStatus => Self::RevocationUnknown,
             CertificateError::ExpiredRevocationList
-            | CertificateError::ExpiredRevocationListContext { .. } => Self::ExpiredCrl,
+            | CertificateError::ExpiredRevocationListContext { .. } => Self::RevocationListExpired,
             CertificateError::BadSignature => {
                 Self::BadCertificate("a signature in the chain does not verify".to_owned())
             }
@@ -139,10 +139,10 @@ impl fmt::Display for HandshakeFailure {
             Self::Expired => f.write_str("a certificate of the client has ended"),
             Self::NotYetValid => f.write_str("a certificate of the client has not begun"),
             Self::Revoked => f.write_str("a certificate of the client was revoked"),
-            Self::UnknownRevocationStatus => {
+            Self::RevocationUnknown => {
                 f.write_str("no revocation list speaks for a certificate of the client")
             }
-            Self::ExpiredCrl => {
+            Self::RevocationListExpired => {
                 f.write_str("the revocation list for a certificate of the client has run out")
             }
             Self::BadCertificate(detail) => write!(f, "a certificate of the client is refused: {detail}"),

@@ -236,14 +236,14 @@ fn revocation_speaks_for_every_certificate_or_nobody_gets_in() {
 fn a_list_that_ran_out_or_is_of_another_issuer_lets_nobody_in() {
     let bus = Bus::new();
     bus.revoke(&[], 2025);
-    assert_eq!(failure(&bus, Some(&bus.client()), SEALBUS), HandshakeFailure::ExpiredCrl);
+    assert_eq!(failure(&bus, Some(&bus.client()), SEALBUS), HandshakeFailure::RevocationListExpired);
     bus.write("ca.crl", revocation_list(&ca("Other CA"), &[], 2030).pem().unwrap());
-    assert_eq!(failure(&bus, Some(&bus.client()), SEALBUS), HandshakeFailure::UnknownRevocationStatus);
+    assert_eq!(failure(&bus, Some(&bus.client()), SEALBUS), HandshakeFailure::RevocationUnknown);
     // With the right name and the wrong key.
     bus.write("ca.crl", revocation_list(&ca("Acme CA"), &[], 2030).pem().unwrap());
     let forged = failure(&bus, Some(&bus.client()), SEALBUS);
     assert!(
-        matches!(forged, HandshakeFailure::BadCertificate(_) | HandshakeFailure::UnknownRevocationStatus),
+        matches!(forged, HandshakeFailure::BadCertificate(_) | HandshakeFailure::RevocationUnknown),
         "{forged}"
     );
 }
@@ -261,7 +261,7 @@ fn an_issuer_between_needs_a_list_too() {
     let mut client = issue(&client_params(ORDERS), &between);
     client.chain.push(between.der().clone());
 
-    assert_eq!(failure(&bus, Some(&client), SEALBUS), HandshakeFailure::UnknownRevocationStatus);
+    assert_eq!(failure(&bus, Some(&client), SEALBUS), HandshakeFailure::RevocationUnknown);
     let of_between = revocation_list(&between, &[], 2030).pem().unwrap();
     let write = |revoked: &[u64]| {
         let of_root = revocation_list(&bus.ca, revoked, 2030).pem().unwrap();
@@ -410,7 +410,7 @@ fn the_handshake_is_judged_by_the_brokers_clock() {
     let config = Arc::new(bus.client_config(Some(&client), SEALBUS));
     assert_eq!(shake(&material, Arc::clone(&config)).outcome, Ok(()));
     bus.clock.set(AT_MS + 5 * 365 * DAY_MS);
-    assert_eq!(shake(&material, Arc::clone(&config)).outcome, Err(HandshakeFailure::ExpiredCrl));
+    assert_eq!(shake(&material, Arc::clone(&config)).outcome, Err(HandshakeFailure::RevocationListExpired));
     bus.clock.set(AT_MS + 20 * 365 * DAY_MS);
     assert_eq!(shake(&material, config).outcome, Err(HandshakeFailure::Expired));
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::traits::{AppendFile, Lock, Vfs};
 
@@ -30,6 +31,15 @@ pub struct Fault {
     pub errno: i32,
 }
 
+/// What came of waiting for a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synced {
+    /// There was one.
+    More,
+    /// There was none in the time.
+    NotInTime,
+}
+
 /// Another file system with faults. Clones share the count and the faults.
 #[derive(Clone)]
 pub struct FaultyVfs {
@@ -49,6 +59,7 @@ struct State {
     opens: u64,
     appends: u64,
     syncs: u64,
+    synced: u64,
     syncs_held: bool,
     syncs_waiting: u64,
 }
@@ -80,6 +91,21 @@ impl FaultyVfs {
         while state.syncs_waiting == 0 {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Syncs that have succeeded so far. Whatever a reader of the files finds after this call was there by then.
+    #[must_use]
+    pub fn synced(&self) -> u64 {
+        self.shared.lock().synced
+    }
+
+    /// Returns once more than `seen` syncs have succeeded, and says whether they did within this time.
+    #[must_use]
+    pub fn await_synced(&self, seen: u64, timeout: Duration) -> Synced {
+        let state = self.shared.lock();
+        let waited = self.shared.changed.wait_timeout_while(state, timeout, |state| state.synced <= seen);
+        let waited = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.1.timed_out() { Synced::NotInTime } else { Synced::More }
     }
 
     /// Appends so far, failed ones among them.
@@ -172,10 +198,13 @@ impl AppendFile for FaultyFile {
         }
         state.syncs_waiting -= 1;
         drop(state);
-        match fault {
-            Some(error) => Err(error),
-            None => self.inner.sync_data(),
+        if let Some(error) = fault {
+            return Err(error);
         }
+        self.inner.sync_data()?;
+        self.shared.lock().synced += 1;
+        self.shared.changed.notify_all();
+        Ok(())
     }
 
     fn len(&self) -> u64 {

@@ -8,6 +8,6 @@ mod os;
 mod traits;
 
 #[doc(hidden)]
-pub use faulty::{Fault, FaultyVfs, Operation};
+pub use faulty::{Fault, FaultyVfs, Operation, Synced};
 pub use os::OsVfs;
 pub use traits::{AppendFile, Lock, Vfs};

@@ -2,35 +2,67 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use sealbus_protocol::frame::Narrowed;
 use sealbus_protocol::refusal::Code;
 use sealbus_protocol::session::ClientEvent;
 
-use crate::harness::{Bus, Client, Publisher, allow, policy};
+use crate::harness::{Bus, Client, PATIENCE, Publisher, allow, policy};
 
 const FLIPS: u64 = 60;
+const LAST_VERSION: u64 = 1 + FLIPS;
 
-/// Publishes without pause until told to stop. Returns how many batches were acknowledged.
-fn flood(mut client: Client, name: &'static str, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
+/// Publishes without pause until told to stop.
+fn flood(mut client: Client, name: &'static str, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     let stop = Arc::clone(stop);
     let mut publisher: Publisher = client.publisher(name);
     std::thread::spawn(move || {
-        let mut accepted = 0;
         while !stop.load(Ordering::Relaxed) {
             let batch = client.sign(&mut publisher, &[&[7; 2_000]]);
             let request = client.send(&publisher, batch.bytes().clone());
             loop {
                 match client.event() {
-                    ClientEvent::Ack(ack) if ack.request == request => break accepted += 1,
+                    ClientEvent::Ack(ack) if ack.request == request => break,
                     ClientEvent::Generation(_) => {}
                     other => panic!("found {other:?}"),
                 }
             }
         }
-        accepted
     })
+}
+
+/// Reads until the policy of the last flip is in force and the topic that it is about has flowed under it. Says after
+/// each marker, with its version, that the topic to look for has come: under an even version `t/open`, since `t/closed`
+/// must not, and under an odd one `t/closed`.
+fn read_through_flips(mut client: Client, flowed: &Sender<u64>) {
+    let (mut version, mut is_awaited) = (1, false);
+    loop {
+        match client.event() {
+            ClientEvent::Generation(generation) => {
+                assert_eq!(generation.policy_version, version + 1, "every marker, in order");
+                (version, is_awaited) = (generation.policy_version, true);
+            }
+            ClientEvent::Deliver(delivered) => {
+                let is_withdrawn = version % 2 == 0;
+                let is_closed = delivered.topic.as_str() == "t/closed";
+                assert!(
+                    !(is_closed && is_withdrawn),
+                    "a batch on t/closed came after the marker of {version}"
+                );
+                if is_awaited && is_closed != is_withdrawn {
+                    is_awaited = false;
+                    flowed.send(version).unwrap();
+                    if version == LAST_VERSION {
+                        return;
+                    }
+                }
+            }
+            ClientEvent::Binding(_) | ClientEvent::Lagged(_) => {}
+            other => panic!("found {other:?}"),
+        }
+    }
 }
 
 /// The grant of one topic is taken from and given to the subscriber, again and again, while two publishers flood. A
@@ -61,48 +93,16 @@ fn nothing_forbidden_follows_the_marker_while_publishers_flood() {
     let stop = Arc::new(AtomicBool::new(false));
     let publishers =
         [flood(bus.client("anna"), "t/open", &stop), flood(bus.client("anna"), "t/closed", &stop)];
-    let reader = std::thread::spawn({
-        let stop = Arc::clone(&stop);
-        move || {
-            let mut version = 1;
-            let (mut open, mut closed, mut after) = (0u64, 0u64, 0u64);
-            let mut markers = 0;
-            while !stop.load(Ordering::Relaxed) {
-                match ben.event_within(Duration::from_millis(100)).unwrap() {
-                    Some(ClientEvent::Generation(generation)) => {
-                        assert_eq!(generation.policy_version, version + 1, "every marker, in order");
-                        version = generation.policy_version;
-                        markers += 1;
-                    }
-                    Some(ClientEvent::Deliver(delivered)) if delivered.topic.as_str() == "t/open" => {
-                        open += 1
-                    }
-                    Some(ClientEvent::Deliver(_)) => {
-                        closed += 1;
-                        after += u64::from(version % 2 == 0);
-                    }
-                    Some(ClientEvent::Binding(_) | ClientEvent::Lagged(_)) | None => {}
-                    Some(other) => panic!("found {other:?}"),
-                }
-            }
-            (open, closed, after, markers)
-        }
-    });
-    for version in 2..2 + FLIPS {
+    let (flowed, flows) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || read_through_flips(ben, &flowed));
+    for version in 2..=LAST_VERSION {
         let report = bus.reload_policy(&if version % 2 == 0 { withdrawn(version) } else { given(version) });
         assert_eq!((report.version, report.sessions_cut), (version, 0));
-        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(flows.recv_timeout(PATIENCE), Ok(version), "the other topic, or both, flow");
     }
-    std::thread::sleep(Duration::from_millis(100));
+    reader.join().unwrap();
     stop.store(true, Ordering::Relaxed);
-    let (open, closed, after, markers) = reader.join().unwrap();
-    for publisher in publishers {
-        let accepted = publisher.join().unwrap();
-        assert!(accepted > FLIPS, "{accepted}");
-    }
-    assert_eq!(markers, FLIPS);
-    assert!(open > FLIPS && closed > 0, "both topics flowed: {open} and {closed}");
-    assert_eq!(after, 0, "of {closed} batches on the topic");
+    publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
 }
 
 /// The same for the right to publish: what was accepted before and still waits in an outbox is not written after the
@@ -175,19 +175,15 @@ fn who_cannot_place_the_marker_is_cut_and_others_are_not_delayed() {
     let mut anna = bus.client("anna");
     let mut publisher = anna.publisher("t/1");
     // More than the kernel takes for a peer that does not read.
-    let mut slowest = Duration::ZERO;
     for _ in 0..60 {
-        let began = Instant::now();
         anna.publish(&mut publisher, &[&vec![1; 900_000]]).unwrap();
         assert_eq!(cleo.payloads().1.len(), 1);
-        slowest = slowest.max(began.elapsed());
     }
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     let began = Instant::now();
     let report = bus.reload_policy(&text(2));
     let took = began.elapsed();
     assert_eq!(report.sessions_cut, 1);
-    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(5), "{took:?}");
+    assert!(took >= Duration::from_millis(200) && took < PATIENCE, "{took:?}");
     assert!(matches!(cleo.event(), ClientEvent::Generation(_)));
     assert!(matches!(anna.event(), ClientEvent::Generation(_)));
     anna.publish(&mut publisher, &[b"on"]).unwrap();
@@ -195,7 +191,7 @@ fn who_cannot_place_the_marker_is_cut_and_others_are_not_delayed() {
     bus.audit_has(&["marker-timeout", "spiffe://acme.example/ben"]);
     // What the stuck one still finds was written before; there is no marker, and then the connection is gone.
     loop {
-        match stuck.event_within(Duration::from_secs(5)) {
+        match stuck.event_within(PATIENCE) {
             Ok(Some(ClientEvent::Generation(_))) => panic!("the marker was placed after all"),
             Ok(Some(_)) => {}
             Ok(None) => panic!("the connection was not closed"),

@@ -277,8 +277,10 @@ impl SequenceState {
             Deduplicated::New => None,
         };
         let permit = circumstances.decision.map_err(|denial| denied(circumstances.topic, denial))?;
-        assert!(
-            permit.verb() == Verb::Publish && permit.topic() == Some(circumstances.topic),
+        assert_eq!(permit.verb(), Verb::Publish, "a permit is shown for the act that it was given for");
+        assert_eq!(
+            permit.topic(),
+            Some(circumstances.topic),
             "a permit is shown for the act that it was given for"
         );
         if preamble.seal != Seal::None {

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Read [`preamble`] for the bytes, [`record`] for what is inside, [`signed`] for the whole and its proof, [`produce`]
-//! for how one is made, [`accept`] for how a broker judges one and [`read`] for how a consumer does. A batch is never re-encoded: what arrived is what is
-//! hashed, verified, stored and handed on.
+//! for how one is made, [`accept`] for how a broker judges one and [`read`] for how a consumer does. A batch is never
+//! re-encoded: what arrived is what is hashed, verified, stored and handed on.
 
 pub mod accept;
 pub mod preamble;

@@ -7,6 +7,8 @@ use crate::keys;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 use crate::wire::{DecodeError, Reader, Write};
 
+use super::record::RecordError;
+
 /// Bytes of a preamble.
 pub const PREAMBLE_LEN: usize = 296;
 
@@ -379,7 +381,7 @@ pub enum FormatError {
         /// Its place in the batch, from 0.
         index: u32,
         /// What is wrong with it.
-        error: super::record::RecordError,
+        error: RecordError,
     },
 }
 
@@ -405,7 +407,7 @@ impl fmt::Display for FormatError {
             }
             Self::SequenceExhausted => f.write_str("the sequence numbers end inside the batch"),
             Self::ChainStart => f.write_str("only the batch at sequence 0 has no predecessor"),
-            Self::Field(error) => write!(f, "{error}"),
+            Self::Field(error) => error.fmt(f),
             Self::Length { expected, found } => {
                 write!(f, "the batch is {found} bytes long, its preamble says {expected}")
             }
@@ -414,7 +416,25 @@ impl fmt::Display for FormatError {
     }
 }
 
-impl std::error::Error for FormatError {}
+impl std::error::Error for FormatError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Field(error) => Some(error),
+            Self::Record { error, .. } => Some(error),
+            Self::Magic
+            | Self::Suite { .. }
+            | Self::Seal { .. }
+            | Self::SealFields
+            | Self::Flags { .. }
+            | Self::Count { .. }
+            | Self::BodyTooLong { .. }
+            | Self::BodyLength { .. }
+            | Self::SequenceExhausted
+            | Self::ChainStart
+            | Self::Length { .. } => None,
+        }
+    }
+}
 
 impl From<DecodeError> for FormatError {
     fn from(error: DecodeError) -> Self {

@@ -39,6 +39,8 @@ impl OpenBatch {
         payload: &[u8],
     ) -> Result<(), PushError> {
         let record = Record { time_delta_ms: delta_ms(self.created_ms, now_ms), key, headers, payload };
+        // First, since a message that no batch holds would find every batch full.
+        record.check().map_err(PushError::Message)?;
         if self.count == BATCH_MESSAGES_MAX || self.bytes.len() + record.encoded_len() > BATCH_BYTES_MAX {
             return Err(PushError::Full);
         }
@@ -84,7 +86,14 @@ impl fmt::Display for PushError {
     }
 }
 
-impl std::error::Error for PushError {}
+impl std::error::Error for PushError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Message(error) => Some(error),
+            Self::Full => None,
+        }
+    }
+}
 
 /// What all batches of one incarnation have in common.
 #[derive(Debug, Clone)]
@@ -279,9 +288,22 @@ mod tests {
 
     #[test]
     fn a_message_that_no_batch_could_hold_says_so() {
-        let payload = vec![0; PAYLOAD_BYTES_MAX + 1];
-        let refused = OpenBatch::new(0).push(0, b"", Headers::NONE, &payload);
-        assert!(matches!(refused, Err(PushError::Message(RecordError::TooLong { .. }))));
+        for payload_len in [PAYLOAD_BYTES_MAX + 1, BATCH_BYTES_MAX, 2 * BATCH_BYTES_MAX] {
+            let payload = vec![0; payload_len];
+            for mut open in [OpenBatch::new(0), nearly_full()] {
+                let refused = open.push(0, b"", Headers::NONE, &payload);
+                assert!(
+                    matches!(refused, Err(PushError::Message(RecordError::TooLong { .. }))),
+                    "{payload_len}"
+                );
+            }
+        }
+    }
+
+    fn nearly_full() -> OpenBatch {
+        let mut open = OpenBatch::new(0);
+        open.push(0, b"", Headers::NONE, &vec![0; PAYLOAD_BYTES_MAX]).unwrap();
+        open
     }
 
     #[test]

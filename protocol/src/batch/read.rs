@@ -8,6 +8,7 @@ use std::fmt;
 
 use crate::ids::{IncarnationId, Kid, PreambleDigest, TopicDigest};
 
+use super::preamble::Preamble;
 use super::signed::VerifiedBatch;
 
 /// Sequences that one subscription follows, least recently used dropped first. A dropped one counts as `Joined`
@@ -122,12 +123,12 @@ impl SequenceReader {
             self.sequences.insert(key, sequence);
             return Ok(Place::Joined);
         };
-        let place = sequence.judge(preamble.first_seq, preamble.prev, digest, self.connection)?;
+        let place = sequence.judge(preamble, digest, self.connection)?;
         sequence.used_at = self.clock;
         match place {
             Place::Again => {}
             Place::Next | Place::Joined | Place::AfterGap { .. } => {
-                sequence.advance(preamble.first_seq, preamble.next_seq(), digest);
+                sequence.advance(preamble, digest);
                 sequence.connection = self.connection;
             }
         }
@@ -149,16 +150,16 @@ impl SequenceReader {
 impl Sequence {
     fn judge(
         &self,
-        first_seq: u64,
-        prev: PreambleDigest,
+        preamble: &Preamble,
         digest: PreambleDigest,
         connection: u64,
     ) -> Result<Place, SequenceError> {
+        let first_seq = preamble.first_seq;
         if first_seq > self.next_seq {
             return Ok(Place::AfterGap { missed: first_seq - self.next_seq });
         }
         if first_seq == self.next_seq {
-            let chained = self.digests.back().is_some_and(|(_, last)| *last == prev);
+            let chained = self.digests.back().is_some_and(|(_, last)| *last == preamble.prev);
             return if chained { Ok(Place::Next) } else { Err(SequenceError::Chain { first_seq }) };
         }
         match self.digests.iter().find(|(seq, _)| *seq == first_seq) {
@@ -168,12 +169,12 @@ impl Sequence {
         }
     }
 
-    fn advance(&mut self, first_seq: u64, next_seq: u64, digest: PreambleDigest) {
+    fn advance(&mut self, preamble: &Preamble, digest: PreambleDigest) {
         if self.digests.len() == DIGESTS_KEPT {
             self.digests.pop_front();
         }
-        self.digests.push_back((first_seq, digest));
-        self.next_seq = next_seq;
+        self.digests.push_back((preamble.first_seq, digest));
+        self.next_seq = preamble.next_seq();
     }
 }
 
@@ -241,7 +242,10 @@ mod tests {
         assert_eq!(reader.handle(&one), Ok(Place::Again));
         assert_eq!(reader.handle(&two), Ok(Place::Again));
         assert_eq!(reader.handle(&three), Ok(Place::Next));
-        assert!(matches!(reader.handle(&two), Err(SequenceError::Replay { .. })), "the sequence has moved on here");
+        assert!(
+            matches!(reader.handle(&two), Err(SequenceError::Replay { .. })),
+            "the sequence has moved on here"
+        );
     }
 
     #[test]

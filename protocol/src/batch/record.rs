@@ -40,8 +40,7 @@ impl<'a> Record<'a> {
     /// # Errors
     /// [`RecordError`] when key or payload exceed their limits; nothing is appended then.
     pub fn encode(&self, body: &mut impl Write) -> Result<(), RecordError> {
-        check_len("payload", self.payload.len(), PAYLOAD_BYTES_MAX)?;
-        check_len("key", self.key.len(), KEY_BYTES_MAX)?;
+        self.check()?;
         let payload_len = u32::try_from(self.payload.len()).expect("a payload is at most a megabyte");
         let key_len = u16::try_from(self.key.len()).expect("a key is at most 4 KiB");
         let headers_len = u16::try_from(self.headers.encoded.len()).expect("headers are at most 16 KiB");
@@ -53,6 +52,12 @@ impl<'a> Record<'a> {
         body.raw(self.headers.encoded);
         body.raw(self.payload);
         Ok(())
+    }
+
+    /// Whether a batch could hold the message at all. Headers are within their limit by their type.
+    pub(super) fn check(&self) -> Result<(), RecordError> {
+        check_len("payload", self.payload.len(), PAYLOAD_BYTES_MAX)?;
+        check_len("key", self.key.len(), KEY_BYTES_MAX)
     }
 
     fn decode(reader: &mut Reader<'a>) -> Result<Self, RecordError> {
@@ -250,12 +255,23 @@ impl fmt::Display for RecordError {
             }
             Self::HeaderOrder => f.write_str("header names are not sorted and unique"),
             Self::Count => f.write_str("the body holds another number of records than the preamble declares"),
-            Self::Field(error) => write!(f, "{error}"),
+            Self::Field(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for RecordError {}
+impl std::error::Error for RecordError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Field(error) => Some(error),
+            Self::TooLong { .. }
+            | Self::TooManyHeaders
+            | Self::HeaderName
+            | Self::HeaderOrder
+            | Self::Count => None,
+        }
+    }
+}
 
 impl From<DecodeError> for RecordError {
     fn from(error: DecodeError) -> Self {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 
 use crate::identity::{Principal, Validity};
-use crate::keys::{Purpose, SIGNATURE_LEN, SigningKey};
+use crate::keys::{Purpose, SigningKey};
 use crate::limits::{BINDING_BYTES_MAX, CERTIFICATE_BYTES_MAX, CHAIN_CERTIFICATES_MAX};
 use crate::wire::Write as _;
 
@@ -98,7 +98,6 @@ impl<'k> BindingRequest<'k> {
         bytes.u16(scheme.code());
         bytes.bytes16(tls_signature);
         let possession = signing_key.sign(Purpose::KeyPossession, &[&bytes]);
-        debug_assert_eq!(possession.len(), SIGNATURE_LEN);
         bytes.raw(&possession);
         if bytes.len() > BINDING_BYTES_MAX {
             return Err(BindingRequestError::TooLong { found: bytes.len() });

@@ -193,6 +193,13 @@ impl Frame for BindingReply {
 }
 
 /// PING and PONG: eight bytes that come back as they went.
+///
+/// ```text
+///   0
+///   +-------------+
+///   | nonce (u64) |
+///   +-------------+
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nonce(pub u64);
 
@@ -279,6 +286,13 @@ impl Frame for ErrorFrame {
 }
 
 /// REPLAY, CONSUME and SETTLE have their numbers, and a request id in front; this version refuses them by name.
+///
+/// ```text
+///   0            4
+///   +------------+------------------------------+
+///   | request id | what a later version says .. |
+///   +------------+------------------------------+
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Later {
     /// Which of them.

@@ -1,7 +1,7 @@
 //! From bytes to frames. The length is judged before memory is set aside for it, and a payload is read straight
 //! into the memory that it keeps.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::limits::{FRAME_BYTES_MAX, UNAUTHENTICATED_BYTES_MAX};
 
@@ -95,7 +95,7 @@ impl Deframer {
         let whole = HEADER_LEN + header.payload_len;
         if self.staging.len() >= whole {
             let payload = Bytes::copy_from_slice(&self.staging[HEADER_LEN..whole]);
-            self.consume(whole);
+            self.staging.advance(whole);
             return Ok(Some(RawFrame { header, payload }));
         }
         if whole > STAGING_BYTES {
@@ -117,14 +117,6 @@ impl Deframer {
     pub fn release(&mut self) {
         if self.staging.is_empty() {
             self.staging = BytesMut::new();
-        }
-    }
-
-    fn consume(&mut self, len: usize) {
-        use bytes::Buf as _;
-        self.staging.advance(len);
-        if self.staging.is_empty() {
-            self.staging.clear();
         }
     }
 }

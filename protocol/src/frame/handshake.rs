@@ -6,7 +6,7 @@ use crate::identity::Principal;
 use crate::ids::{BusId, IncarnationId, InstanceId, Kid, PolicyHash};
 use crate::keys::SIGNATURE_LEN;
 use crate::limits::{BINDING_BYTES_MAX, PRINCIPAL_BYTES_MAX};
-use crate::wire::{Reader, Write};
+use crate::wire::{DecodeError, Reader, Write};
 
 use super::codec::{Frame, PayloadError, no_flags};
 use super::header::FrameType;
@@ -110,7 +110,7 @@ impl Frame for Hello {
             instance_kind: match reader.u16("instance kind")? {
                 0 => InstanceKind::Random,
                 1 => InstanceKind::Configured,
-                _ => return Err(crate::wire::DecodeError::Value { field: "instance kind" }.into()),
+                _ => return Err(DecodeError::Value { field: "instance kind" }.into()),
             },
             features: reader.u64("features")?,
             frame_bytes_max: reader.u32("frame_bytes_max")?,
@@ -222,7 +222,7 @@ impl Frame for Welcome {
         let incarnation = match reader.u8("incarnation")? {
             0 => IncarnationState::New,
             1 => IncarnationState::Resumed,
-            _ => return Err(crate::wire::DecodeError::Value { field: "incarnation" }.into()),
+            _ => return Err(DecodeError::Value { field: "incarnation" }.into()),
         };
         reader.zeros("zero", 2)?;
         let welcome = Self {

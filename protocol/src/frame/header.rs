@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::limits::{CONTROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::wire::DecodeError;
 
 /// Bytes of a frame header.
 pub const HEADER_LEN: usize = 8;
@@ -264,7 +265,7 @@ pub enum FrameError {
         /// The frame.
         kind: FrameType,
         /// What is wrong with it.
-        error: crate::wire::DecodeError,
+        error: DecodeError,
     },
     /// A text in the payload breaks the rules of topics, filters or principals.
     Name {
@@ -291,7 +292,19 @@ impl fmt::Display for FrameError {
     }
 }
 
-impl std::error::Error for FrameError {}
+impl std::error::Error for FrameError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Payload { error, .. } => Some(error),
+            Self::UnknownType { .. }
+            | Self::Reserved { .. }
+            | Self::TooLong { .. }
+            | Self::Flags { .. }
+            | Self::Direction { .. }
+            | Self::Name { .. } => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

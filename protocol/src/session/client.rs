@@ -318,9 +318,12 @@ impl ClientSession {
         if self.subscriptions.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
             return Err(SessionError::TooManySubscriptions);
         }
-        let subscription = SubscriptionId(self.subscription_next);
+        let mut subscription = SubscriptionId(self.subscription_next);
+        while self.subscriptions.contains_key(&subscription) {
+            subscription = SubscriptionId(subscription.0.wrapping_add(1));
+        }
         let request = self.request(Awaited::Ready(subscription))?;
-        self.subscription_next = self.subscription_next.wrapping_add(1);
+        self.subscription_next = subscription.0.wrapping_add(1);
         self.subscriptions.insert(subscription, Subscription::Opening);
         self.link.outgoing.push(&Subscribe { request, subscription, credit_bytes, filter });
         Ok((request, subscription))

@@ -51,7 +51,14 @@ impl SessionError {
             | Self::TooManySubscriptions
             | Self::TooManyRequests
             | Self::Silence { .. } => Code::Limit,
-            Self::Frame(_) => Code::Format,
+            Self::Frame(
+                FrameError::UnknownType { .. }
+                | FrameError::Reserved { .. }
+                | FrameError::Flags { .. }
+                | FrameError::Direction { .. }
+                | FrameError::Payload { .. }
+                | FrameError::Name { .. },
+            ) => Code::Format,
             Self::Unexpected { .. }
             | Self::UnknownAlias(_)
             | Self::UnknownSubscription(_)
@@ -65,7 +72,7 @@ impl SessionError {
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Frame(error) => write!(f, "{error}"),
+            Self::Frame(error) => error.fmt(f),
             Self::Unexpected { kind, awaited } => write!(f, "{kind} came while {awaited} was awaited"),
             Self::UnknownAlias(alias) => write!(f, "alias {alias} is not open"),
             Self::UnknownSubscription(id) => write!(f, "subscription {id} is not open"),
@@ -87,7 +94,22 @@ impl fmt::Display for SessionError {
     }
 }
 
-impl std::error::Error for SessionError {}
+impl std::error::Error for SessionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Frame(error) => Some(error),
+            Self::Unexpected { .. }
+            | Self::UnknownAlias(_)
+            | Self::UnknownSubscription(_)
+            | Self::SubscriptionInUse(_)
+            | Self::UnknownRequest(_)
+            | Self::TooManyTopics
+            | Self::TooManySubscriptions
+            | Self::TooManyRequests
+            | Self::Silence { .. } => None,
+        }
+    }
+}
 
 impl From<FrameError> for SessionError {
     fn from(error: FrameError) -> Self {

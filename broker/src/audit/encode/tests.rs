@@ -10,7 +10,7 @@ const AT_MS: u64 = 1_767_225_600_000;
 
 fn encoded(event: &Event, span: Option<&Span>) -> Vec<u8> {
     let mut out = Vec::new();
-    encode(event, 41, AT_MS, span, &mut out);
+    encode(event, Stamp { seq: 41, time_ms: AT_MS }, span, &mut out);
     out
 }
 
