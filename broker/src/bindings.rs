@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use sealbus_protocol::binding::VerifiedBinding;
@@ -26,6 +27,19 @@ pub(crate) struct Binding {
     pub(crate) bytes: Bytes,
     /// Grows with every binding that comes, so that a session knows whether it has sent the newest of a kid.
     pub(crate) serial: u64,
+    is_revoked: AtomicBool,
+}
+
+impl Binding {
+    /// Its certificates hold no longer: nothing that was signed with its key is delivered from here on.
+    pub(crate) fn revoke(&self) {
+        self.is_revoked.store(true, Ordering::Release);
+    }
+
+    /// Whether its certificates hold no longer.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.is_revoked.load(Ordering::Acquire)
+    }
 }
 
 #[cfg(test)]
@@ -33,7 +47,7 @@ impl Binding {
     /// One that binds nothing, for tests that do not look inside.
     pub(crate) fn testing(principal: &Principal) -> Arc<Self> {
         let (kid, bytes) = (Kid::new([1; 32]), Bytes::from_static(b"binding"));
-        Arc::new(Self { kid, principal: principal.clone(), bytes, serial: 1 })
+        Arc::new(Self { kid, principal: principal.clone(), bytes, serial: 1, is_revoked: AtomicBool::new(false) })
     }
 }
 
@@ -62,6 +76,7 @@ impl Bindings {
     fn keep_parts(&mut self, kid: Kid, principal: &Principal, bytes: &Bytes) -> Arc<Binding> {
         if let Some(known) = self.known.get(&kid)
             && known.binding.bytes == *bytes
+            && !known.binding.is_revoked()
         {
             let binding = Arc::clone(&known.binding);
             self.touch(&kid);
@@ -70,7 +85,9 @@ impl Bindings {
         self.forget(&kid);
         self.make_room(principal);
         let serial = self.stamp();
-        let binding = Arc::new(Binding { kid, principal: principal.clone(), bytes: bytes.clone(), serial });
+        let (principal_of, is_revoked) = (principal.clone(), AtomicBool::new(false));
+        let binding =
+            Arc::new(Binding { kid, principal: principal_of, bytes: bytes.clone(), serial, is_revoked });
         self.known.insert(kid, Known { binding: Arc::clone(&binding), used: serial });
         self.used.insert(serial, kid);
         *self.per_principal.entry(principal.clone()).or_default() += 1;

@@ -27,6 +27,10 @@ use crate::vfs::Vfs;
 /// tenth of a millisecond, and ten thousand sessions may share two processors.
 const RECHECK_MS: u64 = 5_000;
 
+/// Milliseconds in which every session's task must have had its turn after a change of policy, besides the time that
+/// its peer has to take the marker. Turns are fair and short: a session that has none for so long never will.
+const TURN_GRACE_MS: u64 = 5_000;
+
 /// The task that makes changes.
 pub(crate) struct Changes {
     pub(crate) bus: Arc<Bus>,
@@ -114,7 +118,8 @@ impl Changes {
         self.bus.audit.record_durable(event).await.map_err(ReloadError::Audit)?;
         self.bus.policy.store(Arc::clone(&after));
         let barrier = self.bus.sessions.raise(|control, barrier| control.policy = Some(barrier));
-        let timeout = Duration::from_millis(self.bus.limits.marker_timeout_ms);
+        // Each session watches over its own marker; the grace is for their turns, and ends one that never has its own.
+        let timeout = Duration::from_millis(self.bus.limits.marker_timeout_ms.saturating_add(TURN_GRACE_MS));
         let late = self.bus.sessions.settle(&barrier, timeout, &CutReason::MarkerTimeout).await;
         Ok((after, late.len()))
     }

@@ -86,20 +86,24 @@ impl Client {
         }
     }
 
-    /// Takes the answer of the session's task.
+    /// Takes the answer of the session's task, and decides once more whether it may be given.
     pub(crate) fn answer_admin(
         &mut self,
         wire: &mut BrokerSession,
         request: RequestId,
         answer: Result<Outcome, Refusal>,
-    ) {
+    ) -> Result<(), Refusal> {
         if self.administering.awaited.take_if(|awaited| *awaited == request).is_none() {
-            return;
+            return Ok(());
         }
         match answer {
+            // The right may have been withdrawn while the lines were read, and they would come after the marker.
+            Ok(Outcome::AuditLines { .. })
+                if self.check(wire, request, AUDIT_READ, Act::Audit)? == Checked::Refused => {}
             Ok(outcome) => wire.admin_result(&AdminResult { request, outcome }),
             Err(refusal) => self.refuse(wire, request, refusal),
         }
+        Ok(())
     }
 
     /// Decides about an operation, and answers and records a denial.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sealbus_protocol::batch::accept::ProvenProducer;
+use sealbus_protocol::binding::KeyBinding;
 use sealbus_protocol::frame::{Generation, RequestId, SubscriptionId, What};
 use sealbus_protocol::ids::Kid;
 use sealbus_protocol::policy::RuleId;
@@ -19,6 +20,7 @@ use crate::outbox::LaneId;
 use crate::party::Party;
 use crate::sessions::Handle;
 use crate::telemetry;
+use crate::tls::TlsMaterial;
 
 use super::admin::Administering;
 use super::decide::Decisions;
@@ -141,6 +143,17 @@ impl Client {
     /// The entry of the adopted policy that revokes the principal now.
     pub(crate) fn revoked(&self) -> Option<RuleId> {
         self.decisions.subject().revoked(self.bus.clock.now_ms()).cloned()
+    }
+
+    /// Judges the certificates that the session's key is bound with, which need not be those of its connection.
+    pub(crate) fn check_binding(&self, tls: &TlsMaterial, now_ms: u64) -> Result<(), String> {
+        let binding = KeyBinding::decode(self.binding.bytes.clone()).map_err(|error| error.to_string())?;
+        tls.check_binding(&binding, now_ms).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// What is signed with the session's key is not delivered any more.
+    pub(crate) fn revoke_binding(&self) {
+        self.binding.revoke();
     }
 
     /// When the adopted policy will revoke the principal, if it says so, in Unix milliseconds.

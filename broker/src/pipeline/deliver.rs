@@ -74,6 +74,9 @@ impl Client {
             }
         }
         let binding = &published.binding;
+        if binding.is_revoked() {
+            return;
+        }
         if self.announced.get(&binding.kid).is_none_or(|serial| *serial < binding.serial) {
             if self.announced.len() >= ANNOUNCED_MAX {
                 self.announced.clear();

@@ -202,14 +202,7 @@ impl Client {
         let (id, holder) = (self.handle.id, Arc::clone(&self.handle));
         let claimed = lock(&self.bus.producers).claim_at(claim, id, holder, now_ms);
         let Claimed { incarnation, displaced } = claimed.map_err(|error| refusal_of(&error))?;
-        self.record(Event::SessionOpened {
-            actor: self.actor(),
-            serial: peer.leaf.serial(),
-            issuer: peer.leaf.issuer().to_owned(),
-            kid: hello.kid,
-            agent: hello.agent.clone(),
-            zone: peer.zone.to_string(),
-        })?;
+        // Before anything can fail: the newer incarnation is remembered now, and nobody would end the older one later.
         for displaced in displaced {
             let (older, why) = match displaced {
                 Displaced::Superseded(older) => (older, CutReason::Superseded),
@@ -218,6 +211,14 @@ impl Client {
             older.supersede();
             older.signal(|control| control.cut = Some(why));
         }
+        self.record(Event::SessionOpened {
+            actor: self.actor(),
+            serial: peer.leaf.serial(),
+            issuer: peer.leaf.issuer().to_owned(),
+            kid: hello.kid,
+            agent: hello.agent.clone(),
+            zone: peer.zone.to_string(),
+        })?;
         self.ended = Ended::Closed("the connection was closed".to_owned());
         let policy = self.decisions.generation();
         let welcome = Welcome {

@@ -164,6 +164,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Looks at everything that time brings.
     fn handle_time(&mut self) -> Going {
         let now = self.bus.clock.tick();
+        if self.handle_marker_timeout_at(now) == Going::Over {
+            return Going::Over;
+        }
         if let Some(ending) = &self.ending {
             return if now >= ending.deadline { Going::Over } else { Going::On };
         }
@@ -211,6 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.wire.poll_timeout().min(of_stage)
             }
         };
+        let due = self.marker.as_ref().map_or(due, |marker| due.min(marker.deadline));
         self.timer.arm(now, due, cx);
     }
 

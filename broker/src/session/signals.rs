@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Buf as _;
+use sealbus_protocol::session::Tick;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::driver::{Driver, Going, Stage};
@@ -15,6 +16,9 @@ use crate::sessions::{Barrier, Control};
 pub(super) struct Marker {
     /// It ends here in the stream of all bytes written.
     at: u64,
+    /// Until when the kernel must have taken it. It counts from the moment at which the session's own task queued the
+    /// marker, so that a session is judged by its peer and not by how many others had their turn before it.
+    pub(super) deadline: Tick,
     barrier: Arc<Barrier>,
 }
 
@@ -34,8 +38,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let id = client.handle().id;
         if let Some((request, answer)) = answer
             && self.ending.is_none()
+            && let Err(refusal) = client.answer_admin(&mut self.wire, request, answer)
         {
-            client.answer_admin(&mut self.wire, request, answer);
+            self.fail(refusal);
+            return Going::On;
         }
         if let Some((deadline_ms, barrier)) = drain {
             client.close_intake();
@@ -79,7 +85,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let at = self.written.saturating_add(self.wire.outgoing().remaining() as u64);
         // A marker that is still on its way is covered by this one.
-        if let Some(earlier) = self.marker.replace(Marker { at, barrier }) {
+        let deadline = self.bus.clock.tick().after_ms(self.bus.limits.marker_timeout_ms);
+        if let Some(earlier) = self.marker.replace(Marker { at, deadline, barrier }) {
             self.until_silent.push(earlier.barrier);
         }
         if let Some(rule) = revoked {
@@ -88,18 +95,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Going::On
     }
 
-    /// Certificates, roots or revocation lists have changed: the peer's own are judged by the new ones.
+    /// Certificates, roots or revocation lists have changed: those of the peer's connection, and those that its key
+    /// is bound with, are judged by the new ones. What waits of a producer that fails is not delivered any more.
     fn recheck(&mut self, barrier: Arc<Barrier>) {
         let Stage::Serving(client) = &mut self.stage else { return };
-        let id = client.handle().id;
-        let checked = self.port.tls.load().check_peer(&self.peer.chain, self.bus.clock.now_ms());
+        let (tls, now_ms) = (self.port.tls.load(), self.bus.clock.now_ms());
+        let checked = tls
+            .check_peer(&self.peer.chain, now_ms)
+            .map_err(|error| error.to_string())
+            .and_then(|_| client.check_binding(&tls, now_ms));
         match checked {
-            Ok(_) => barrier.arrive(id),
-            Err(error) => {
+            Ok(()) => barrier.arrive(client.handle().id),
+            Err(reason) => {
+                client.revoke_binding();
                 self.until_silent.push(barrier);
-                self.cut(CutReason::CertificateRefused(error.to_string()));
+                self.cut(CutReason::CertificateRefused(reason));
             }
         }
+    }
+
+    /// The marker has not become a fact in time: the session is over, as it is.
+    pub(super) fn handle_marker_timeout_at(&mut self, now: Tick) -> Going {
+        if self.marker.as_ref().is_none_or(|marker| now < marker.deadline) {
+            return Going::On;
+        }
+        self.bus.note_cut();
+        self.note_end(Ended::Cut(CutReason::MarkerTimeout));
+        Going::Over
     }
 
     /// The marker is a fact once the kernel has all bytes up to its end. Returns whether it became one now.

@@ -3,7 +3,7 @@
 use sealbus_protocol::refusal::Code;
 use sealbus_protocol::session::{ALPN, ClientEvent};
 
-use crate::harness::{Bus, Client, Identity, Incarnation, ca, policy};
+use crate::harness::{Bus, Client, Identity, Incarnation, allow, ca, policy};
 
 /// The alert, or the end, comes with the first read after the handshake.
 fn expect_refused(client: std::io::Result<Client>) {
@@ -54,6 +54,39 @@ fn a_reload_of_the_revocation_list_cuts_the_session_it_names_and_no_other() {
     client.greet(&by_lost);
     assert_eq!(client.expect_failure().code(), Code::Binding);
     bus.client_as(&Incarnation::new(renewed));
+}
+
+/// What a producer left in an outbox before its certificate was revoked is not delivered after the reload returned.
+#[test]
+fn nothing_of_a_revoked_producer_is_delivered_after_the_reload() {
+    let bus = Bus::start(&policy(
+        1,
+        &[
+            allow("anna-writes", "anna", "publish", &["t/#"]),
+            allow("ben-reads", "ben", "subscribe", &["t/#"]),
+        ],
+    ));
+    let mut ben = bus.client("ben");
+    let subscription = ben.subscribe_with("t/#", 1).unwrap().subscription;
+    let lost = Incarnation::new(Identity::issue(&bus.ca, "anna", 77));
+    let mut anna = bus.client_as(&lost);
+    let mut publisher = anna.publisher("t/1");
+    // One is delivered, overdrawing the credit; the others wait.
+    for _ in 0..5 {
+        anna.publish(&mut publisher, &[b"before"]).unwrap();
+    }
+    assert_eq!(ben.payloads().1, [b"before"]);
+    bus.revoke(&[77]);
+    bus.reload().unwrap();
+    ben.session.credit(subscription, 1_000_000);
+    ben.flush();
+    assert!(matches!(ben.event(), ClientEvent::Generation(_)));
+    ben.expect_silence();
+    // Her next certificate is good, and so is what she signs from then on.
+    let mut anna = bus.client_as(&Incarnation::new(Identity::issue(&bus.ca, "anna", 78)));
+    let mut publisher = anna.publisher("t/1");
+    anna.publish(&mut publisher, &[b"after"]).unwrap();
+    assert_eq!(ben.payloads().1, [b"after"]);
 }
 
 #[test]

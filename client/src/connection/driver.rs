@@ -18,6 +18,10 @@ use super::command::Command;
 use super::core::{Core, End};
 use super::wake::{Note, Wake};
 
+/// Bytes that wait to be written while more is still read. A broker that asks (PING) and does not read the answers
+/// could otherwise fill this process's memory; batches alone never reach it.
+const UNSENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
 /// Reads of one turn, so that a fast broker cannot keep the task from its other work.
 const READS_PER_TURN: usize = 32;
 
@@ -171,6 +175,9 @@ fn poll_read<T: AsyncRead + Unpin>(
 ) -> Result<Progress, End> {
     for turn in 0..READS_PER_TURN {
         let Some(session) = &mut core.session else { return Ok(Progress::None) };
+        if session.outgoing().remaining() > UNSENT_BYTES_MAX {
+            return Ok(if turn == 0 { Progress::None } else { Progress::Some });
+        }
         let space_len = session.space_len();
         let read = {
             let mut space = session.space().limit(space_len);

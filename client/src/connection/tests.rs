@@ -9,7 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
     date_time_ymd,
 };
-use sealbus_protocol::frame::{IncarnationState, Limits, Narrowed, Welcome};
+use sealbus_protocol::frame::{IncarnationState, Limits, Narrowed, Nonce, Welcome};
 use sealbus_protocol::ids::{BusId, PolicyHash, StreamId};
 use sealbus_protocol::proof::{EXPORTER_LEN, Exporter};
 use sealbus_protocol::session::{BrokerEvent, BrokerSession, Tick};
@@ -28,11 +28,15 @@ enum Talks {
     UntilServing,
     /// Says nothing at all.
     Never,
+    /// Once it serves, sends PING without end and reads nothing any more.
+    Floods,
 }
 
 struct Pipe {
     talks: Talks,
     dialed: Arc<AtomicUsize>,
+    /// Bytes that a flooding broker got rid of.
+    flooded: Arc<AtomicUsize>,
 }
 
 impl Dial for Pipe {
@@ -45,12 +49,12 @@ impl Dial for Pipe {
     async fn dial(&self, _: &Identity) -> Result<Link<DuplexStream>, ConnectError> {
         self.dialed.fetch_add(1, Ordering::Relaxed);
         let (ours, theirs) = duplex(64 * 1_024);
-        tokio::spawn(broker(theirs, self.talks));
+        tokio::spawn(broker(theirs, self.talks, Arc::clone(&self.flooded)));
         Ok(Link { transport: ours, exporter: Exporter::new([7; EXPORTER_LEN]) })
     }
 }
 
-async fn broker(mut stream: DuplexStream, talks: Talks) {
+async fn broker(mut stream: DuplexStream, talks: Talks, flooded: Arc<AtomicUsize>) {
     let mut session = BrokerSession::new_at(Tick(0));
     loop {
         let space_len = session.space_len();
@@ -79,6 +83,19 @@ async fn broker(mut stream: DuplexStream, talks: Talks) {
                 return;
             }
         }
+        if talks == Talks::Floods {
+            return flood(stream, &flooded).await;
+        }
+    }
+}
+
+async fn flood(mut stream: DuplexStream, flooded: &AtomicUsize) {
+    let mut ping = bytes::BytesMut::new();
+    Nonce(7).encode_ping(&mut ping);
+    let pings = ping.repeat(4_096);
+    // An end all the same, so that a client without a bound fails the test instead of hanging it.
+    while flooded.load(Ordering::Relaxed) < 64 * 1_024 * 1_024 && stream.write_all(&pings).await.is_ok() {
+        flooded.fetch_add(pings.len(), Ordering::Relaxed);
     }
 }
 
@@ -142,7 +159,7 @@ fn identity_and_trust() -> (tempfile::TempDir, Identity, Trust) {
 async fn connect_to(talks: Talks) -> (Result<Bus, ConnectError>, Arc<AtomicUsize>) {
     let (_dir, identity, trust) = identity_and_trust();
     let dialed = Arc::new(AtomicUsize::new(0));
-    let pipe = Pipe { talks, dialed: Arc::clone(&dialed) };
+    let pipe = Pipe { talks, dialed: Arc::clone(&dialed), flooded: Arc::default() };
     let reconnect =
         Reconnect { initial: Duration::from_secs(1), max: Duration::from_secs(4), attempts: None };
     let options = Options { reconnect, ..Options::default() };
@@ -183,6 +200,20 @@ async fn a_silent_broker_is_pinged_and_left_after_thirty_seconds() {
     assert!(matches!(events.next().await, Some(Event::Reconnecting { attempt: 1, .. })));
     assert!(matches!(events.next().await, Some(Event::Connected { .. })));
     assert!(begin.elapsed() < Duration::from_secs(32));
+}
+
+/// What it asks is answered into memory: the client stops reading before that grows.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_asks_without_end_and_reads_nothing_fills_no_memory() {
+    let (_dir, identity, trust) = identity_and_trust();
+    let flooded = Arc::new(AtomicUsize::new(0));
+    let pipe = Pipe { talks: Talks::Floods, dialed: Arc::default(), flooded: Arc::clone(&flooded) };
+    let bus = connect_by(pipe, identity, trust, Options::default()).await.unwrap();
+    // Time stands still until nobody can go on: the broker because nothing is read, the client because of that.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let taken = flooded.load(Ordering::Relaxed);
+    assert!((1..8 * 1_024 * 1_024).contains(&taken), "{taken}");
+    drop(bus);
 }
 
 #[tokio::test(start_paused = true)]
