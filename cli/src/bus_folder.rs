@@ -385,7 +385,7 @@ mod tests {
 
     use super::*;
 
-    /// AUDIT.md, section 2: the log key and its verifier line.
+    /// The keys of a C2SP signed note: the private one and its verifier line.
     #[test]
     fn a_signing_key_has_the_lines_that_other_tools_read() {
         let seed: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap());

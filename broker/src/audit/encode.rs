@@ -1,4 +1,4 @@
-//! One line of JSON for each event, in the schema of OCSF 1.3.0 (`AUDIT.md` 1.4).
+//! One line of JSON for each event, in the schema of OCSF 1.3.0.
 //!
 //! ```text
 //!  time, class, activity, type, severity, status  |  metadata  |  the fields of the class  |  unmapped: ours

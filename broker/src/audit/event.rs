@@ -358,7 +358,7 @@ impl BatchHead {
     }
 }
 
-/// How soon an event must be on the disk (`AUDIT.md` 1.2).
+/// How soon an event must be on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Before what it records has an effect.

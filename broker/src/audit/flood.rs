@@ -1,4 +1,4 @@
-//! Flood control: an attacker must not fill the disk with its own failures (`AUDIT.md` 1.2).
+//! Flood control: an attacker must not fill the disk with its own failures.
 //!
 //! ```text
 //!  failure --admit_at--> Single    the first few of a kind in a second are written as they are

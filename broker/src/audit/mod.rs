@@ -8,7 +8,7 @@
 //! `event` is the closed list of what is recorded, `encode` makes one OCSF line of JSON of each, `flood` keeps an
 //! attacker from filling the disk, `queue` is the bounded room between callers and the thread, `file` the lines on the
 //! disk, and `writer` the thread. After a failed write nothing is retried: the log refuses from then on, and whoever
-//! asks it refuses too (FAILURES T60, `AUDIT.md` 1.2). A Merkle log will replace the file behind the same handle.
+//! asks it refuses too (FAILURES T60). A Merkle log will replace the file behind the same handle.
 
 mod encode;
 mod event;

@@ -52,7 +52,7 @@ fn is_failed(result: &Result<(), AuditUnavailable>) -> bool {
 
 // What fails.
 
-/// `AUDIT.md` 1.2, FAILURES T60: for each place where the disk can refuse.
+/// FAILURES T60: for each place where the disk can refuse.
 #[test]
 fn after_a_failed_write_the_log_refuses_and_serves_nothing_of_it() {
     for (operation, nth, errno) in [

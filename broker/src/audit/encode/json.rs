@@ -136,7 +136,7 @@ impl Object<'_> {
 }
 
 /// A JSON string in one spelling. Beyond what JSON asks, all that ends a line for somebody, drives a terminal or turns
-/// the direction of text is escaped (`AUDIT.md` 1.5, FAILURES T44 and T45).
+/// the direction of text is escaped (FAILURES T44 and T45).
 fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     for character in text.chars() {

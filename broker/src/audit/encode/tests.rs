@@ -50,7 +50,7 @@ fn each_event_has_its_class_type_severity_and_status() {
     }
 }
 
-/// `AUDIT.md` 1.4: what each class must have.
+/// What each class of the schema must have.
 #[test]
 fn each_event_has_what_its_class_asks_for() {
     for (event, (name, class_uid, _, _, status_id, _)) in samples::table() {
