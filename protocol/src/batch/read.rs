@@ -11,8 +11,8 @@ use crate::ids::{IncarnationId, Kid, PreambleDigest, TopicDigest};
 use super::preamble::Preamble;
 use super::signed::VerifiedBatch;
 
-/// Sequences that one subscription follows, least recently used dropped first. A dropped one counts as `Joined`
-/// when its producer is heard again.
+/// Sequences that one subscription follows. When there are more, the key that has the most of them loses its least
+/// recently used ones; a dropped one counts as `Joined` when its producer is heard again.
 pub const SEQUENCES_MAX: usize = 16_384;
 
 /// Digests remembered of each sequence, to tell a replay from an equivocation.
@@ -135,15 +135,24 @@ impl SequenceReader {
         Ok(place)
     }
 
-    /// Dropping a sixteenth at once keeps the search for the oldest off the path of single batches.
+    /// Room is made by the key that holds the most sequences, oldest first: a producer that opens many can only make
+    /// this reader forget its own, and not another's, whose old batches would then look new. A sixteenth of them at
+    /// once keeps the search off the path of single batches.
     fn make_room(&mut self) {
         if self.sequences.len() < SEQUENCES_MAX {
             return;
         }
-        let mut ages: Vec<u64> = self.sequences.values().map(|sequence| sequence.used_at).collect();
-        let (_, cut, _) = ages.select_nth_unstable(SEQUENCES_MAX / 16);
+        let mut ages: HashMap<Kid, Vec<u64>> = HashMap::new();
+        for ((kid, ..), sequence) in &self.sequences {
+            ages.entry(*kid).or_default().push(sequence.used_at);
+        }
+        let oldest = |ages: &Vec<u64>| ages.iter().copied().min();
+        let heaviest = ages.into_iter().max_by_key(|(_, ages)| (ages.len(), std::cmp::Reverse(oldest(ages))));
+        let Some((heaviest, mut ages)) = heaviest else { return };
+        let sixteenth = ages.len() / 16;
+        let (_, cut, _) = ages.select_nth_unstable(sixteenth);
         let cut = *cut;
-        self.sequences.retain(|_, sequence| sequence.used_at > cut);
+        self.sequences.retain(|(kid, ..), sequence| *kid != heaviest || sequence.used_at > cut);
     }
 }
 
@@ -270,23 +279,54 @@ mod tests {
         assert_eq!(reader.handle(&verified(&twin, other)), Err(SequenceError::Chain { first_seq: 1 }));
     }
 
-    #[test]
-    fn sequences_are_bounded_and_the_oldest_go_first() {
-        let mut reader = SequenceReader::new();
-        let mut producer = Producer::new("orders/eu");
-        for number in 0..SEQUENCES_MAX + 10 {
+    /// Follows so many sequences of one key.
+    fn fill(reader: &mut SequenceReader, kid: Kid, count: usize) {
+        for number in 0..count {
             let mut id = [0; 16];
             id[..8].copy_from_slice(&(number as u64).to_be_bytes());
             reader.clock += 1;
             reader.make_room();
-            let key = (Kid::ZERO, IncarnationId::new(id), TopicDigest::ZERO);
+            let key = (kid, IncarnationId::new(id), TopicDigest::ZERO);
             let sequence =
                 Sequence { connection: 0, next_seq: 0, digests: VecDeque::new(), used_at: reader.clock };
             reader.sequences.insert(key, sequence);
         }
+    }
+
+    #[test]
+    fn sequences_are_bounded_and_the_oldest_go_first() {
+        let mut reader = SequenceReader::new();
+        let mut producer = Producer::new("orders/eu");
+        fill(&mut reader, Kid::ZERO, SEQUENCES_MAX + 10);
         assert!(reader.sequences.len() <= SEQUENCES_MAX);
         assert!(!reader.sequences.contains_key(&(Kid::ZERO, IncarnationId::ZERO, TopicDigest::ZERO)));
         let batch = producer.batch(&[b"one"]);
         assert_eq!(reader.handle(&verified(&producer, batch)), Ok(Place::Joined));
+    }
+
+    /// Otherwise an insider with many topics could have another's old batches accepted as new.
+    #[test]
+    fn a_key_with_many_sequences_makes_only_its_own_forgotten() {
+        let mut reader = SequenceReader::new();
+        let mut producer = Producer::new("orders/eu");
+        let batch = producer.batch(&[b"one"]);
+        reader.handle(&verified(&producer, batch.clone())).unwrap();
+        fill(&mut reader, Kid::new([9; 32]), 2 * SEQUENCES_MAX);
+        assert!(reader.sequences.len() <= SEQUENCES_MAX);
+        let replayed = reader.handle(&verified(&producer, batch));
+        assert!(matches!(replayed, Err(SequenceError::Replay { .. })), "{replayed:?}");
+    }
+
+    /// With one sequence to each key there is no heaviest, and the oldest goes.
+    #[test]
+    fn among_equals_the_oldest_goes() {
+        let mut reader = SequenceReader::new();
+        for number in 0..=SEQUENCES_MAX {
+            let mut kid = [0; 32];
+            kid[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            fill(&mut reader, Kid::new(kid), 1);
+        }
+        assert!(!reader.sequences.contains_key(&(Kid::ZERO, IncarnationId::ZERO, TopicDigest::ZERO)));
+        assert_eq!(reader.sequences.len(), SEQUENCES_MAX);
     }
 }
