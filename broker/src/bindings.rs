@@ -47,7 +47,13 @@ impl Binding {
     /// One that binds nothing, for tests that do not look inside.
     pub(crate) fn testing(principal: &Principal) -> Arc<Self> {
         let (kid, bytes) = (Kid::new([1; 32]), Bytes::from_static(b"binding"));
-        Arc::new(Self { kid, principal: principal.clone(), bytes, serial: 1, is_revoked: AtomicBool::new(false) })
+        Arc::new(Self {
+            kid,
+            principal: principal.clone(),
+            bytes,
+            serial: 1,
+            is_revoked: AtomicBool::new(false),
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The rules of the house that a compiler does not know: which way imports go, which modules stay pure, who may name
 //! what. Each rule says in its failure what to do.
 
+#![allow(clippy::panic, reason = "a test says what it found by failing")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -119,7 +119,11 @@ async fn what_comes_again_after_a_reconnect_is_passed_over_and_is_no_forgery() {
     scene.deliver(&second);
     assert_eq!(payload(&mut scene.subscription).await, "second");
     scene.deliver(&first);
-    assert_eq!(scene.rejection().await.code, RejectionCode::Replay, "the sequence has moved on this connection");
+    assert_eq!(
+        scene.rejection().await.code,
+        RejectionCode::Replay,
+        "the sequence has moved on this connection"
+    );
 }
 
 #[tokio::test]
