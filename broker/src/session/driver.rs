@@ -135,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match self.put_out(cx) {
                 Ok(wrote) => moved |= wrote,
                 Err(error) => {
-                    self.note_end(Ended::Closed(format!("writing failed: {error}")));
+                    self.note_end(Ended::Closed(end_of("writing", &error)));
                     return Poll::Ready(());
                 }
             }
@@ -237,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.wire.handle_input_at(self.bus.clock.tick());
                 }
                 Poll::Ready(Err(error)) => {
-                    self.handle_closed(format!("reading failed: {error}"));
+                    self.handle_closed(end_of("reading", &error));
                     return true;
                 }
             }
@@ -341,5 +341,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Ok(moved);
             }
         }
+    }
+}
+
+/// How a connection ended, for the audit log. A peer that is simply gone is no failure of anybody's, and what the TLS
+/// library says of it is for those who build it.
+fn end_of(doing: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the connection ended without a farewell".to_owned(),
+        _ => format!("{doing} failed: {error}"),
     }
 }

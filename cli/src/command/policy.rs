@@ -179,6 +179,8 @@ async fn reload(connection: &ConnectionArguments, format: Format) -> Result<Verd
         Failure::new(format!("reload the policy of {}", context.server), error)
             .advising("the policy that was in force still is; `sealbus policy check FILE` shows the place")
     })?;
+    // A courtesy to the broker; its failure is none of ours.
+    let _ = bus.close().await;
     let object = || {
         json!({
             "generation": report.policy.generation, "version": report.policy.version, "sha256": report.policy.hash.to_string(),
@@ -228,6 +230,8 @@ async fn can_i_by_broker(
         Failure::new(format!("ask {} what {who} may do", context.server), error)
             .advising("asking about others needs the verb `admin`; `--file policy.toml` asks a file instead")
     })?;
+    // A courtesy to the broker; its failure is none of ours.
+    let _ = bus.close().await;
     let verdict = if answer.is_permitted() { Verdict::Done } else { Verdict::Refused };
     tell(&Told { verdict, who, what: what(arguments), why: answer.why }, arguments.output)
 }
