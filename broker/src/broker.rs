@@ -18,6 +18,7 @@ use crate::bus::{Beginnings, Bus};
 use crate::change::{CHANGES_WAITING_MAX, ChangeRequest, ReloadError, ReloadReport};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::descriptors::{self, TooFewDescriptors};
 use crate::listener::listen;
 use crate::policy::{self, PolicyInForce, PolicyLoadError};
 use crate::port::Port;
@@ -71,8 +72,11 @@ impl Broker {
     ///
     /// # Errors
     /// [`StartError`] says what is wrong. Nothing runs then.
-    pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config, parts: Parts) -> Result<Self, StartError> {
         let Parts { clock, vfs } = parts;
+        let share = descriptors::share_out(config.listeners.len(), config.limits.connections_max)
+            .map_err(StartError::Descriptors)?;
+        config.limits.connections_max = share.connections_max;
         let data_dir = &config.data_dir;
         let lock_path = data_dir.join("LOCK");
         vfs.create_dir_all(data_dir)
@@ -80,7 +84,8 @@ impl Broker {
         let lock = vfs.lock(&lock_path).map_err(|error| StartError::Lock { path: lock_path, error })?;
 
         let now_ms = clock.now_ms();
-        let policy = policy::load(&*vfs, &config.policy, 1, now_ms).map_err(StartError::Policy)?;
+        let policy =
+            policy::load(&*vfs, &config.policy, &config.listeners, 1, now_ms).map_err(StartError::Policy)?;
         let load = |listener| {
             tls::load(&*vfs, listener, Arc::clone(&clock))
                 .map_err(|error| StartError::Tls { listener: listener.address, error: Box::new(error) })
@@ -113,7 +118,7 @@ impl Broker {
             changes,
         }));
         let (trigger, shutdown) = Shutdown::new();
-        let admission = Admission::new(&config.limits);
+        let admission = Admission::new(&config.limits, share.newcomers_max);
         let (sockets, ports): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
         let addresses = ports.iter().map(|port| port.address).collect();
         let listeners = sockets
@@ -290,6 +295,8 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// The process may not open as many files as the least that a broker needs.
+    Descriptors(TooFewDescriptors),
     /// The audit log cannot be opened.
     AuditStart(AuditStartError),
     /// The start could not be recorded.
@@ -319,6 +326,7 @@ impl fmt::Display for StartError {
             Self::Lock { path, error } => {
                 write!(f, "{} cannot be locked, another broker may be running there: {error}", path.display())
             }
+            Self::Descriptors(error) => error.fmt(f),
             Self::AuditStart(error) => error.fmt(f),
             Self::Audit(error) => write!(f, "the start cannot be recorded: {error}"),
             Self::Policy(error) => error.fmt(f),
@@ -332,6 +340,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::DataDir { error, .. } | Self::Lock { error, .. } | Self::Bind { error, .. } => Some(error),
+            Self::Descriptors(error) => Some(error),
             Self::AuditStart(error) => Some(error),
             Self::Audit(error) => Some(error),
             Self::Policy(error) => Some(error),

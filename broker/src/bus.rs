@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::LimitsConfig;
 use crate::policy::PolicyInForce;
 use crate::producers::Producers;
+use crate::quotas::Quotas;
 use crate::router::Router;
 use crate::sessions::{Handle, Sessions};
 
@@ -38,6 +39,8 @@ pub(crate) struct Bus {
     pub(crate) bindings: Mutex<Bindings>,
     /// Who is connected.
     pub(crate) sessions: Sessions,
+    /// What each principal has taken.
+    pub(crate) quotas: Quotas,
     /// Where changes are asked for.
     pub(crate) changes: mpsc::Sender<ChangeRequest>,
     session_next: AtomicU64,
@@ -68,6 +71,7 @@ impl Bus {
             producers: Mutex::new(Producers::new()),
             bindings: Mutex::default(),
             sessions: Sessions::default(),
+            quotas: Quotas::default(),
             changes,
             session_next: AtomicU64::new(1),
             cut: AtomicU64::new(0),

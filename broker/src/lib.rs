@@ -17,7 +17,8 @@
 //! pipeline/                                          the order of a request, once, in the open
 //! bus                                                what all sessions share
 //! router/  outbox  producers  bindings  sessions     who wants what, who publishes, who is there
-//! party  port  change  admission  locks              small words that they share
+//! quotas                                             what each principal takes of it
+//! party  port  change  admission  descriptors  locks small words that they share
 //! audit/  policy  tls/                               what is recorded, decided, believed
 //! config/  clock  vfs  shutdown  telemetry
 //! ```
@@ -38,6 +39,7 @@ mod bindings;
 mod broker;
 mod bus;
 mod change;
+mod descriptors;
 mod listener;
 mod locks;
 mod outbox;
@@ -45,6 +47,7 @@ mod party;
 mod pipeline;
 mod port;
 mod producers;
+mod quotas;
 mod reload;
 mod router;
 mod session;
@@ -53,3 +56,4 @@ mod telemetry;
 
 pub use broker::{Broker, Parts, RunError, StartError};
 pub use change::{ReloadError, ReloadReport};
+pub use descriptors::TooFewDescriptors;

@@ -85,7 +85,7 @@ impl Changes {
         let (config, vfs, clock) =
             (Arc::clone(&self.config), Arc::clone(&self.vfs), Arc::clone(&self.bus.clock));
         let read = move || {
-            let policy = policy::load(&*vfs, &config.policy, generation, clock.now_ms());
+            let policy = policy::load(&*vfs, &config.policy, &config.listeners, generation, clock.now_ms());
             let load = |listener| {
                 tls::load(&*vfs, listener, Arc::clone(&clock))
                     .map_err(|error| ReloadError::Tls { listener: listener.address, error: Box::new(error) })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use sealbus_protocol::frame::{Frame as _, FrameType, HEADER_LEN, Open, RequestId};
 use sealbus_protocol::topic::Topic;
 use sealbus_tests::audit::{event, reason, source_port};
@@ -402,28 +403,49 @@ async fn one_source_has_few_handshakes_and_leaves_the_rest_to_others() {
     }
 }
 
-/// Without descriptors the broker waits; it does not spin, and it does not forget whom it serves.
+/// The id of the broker's process, by the configuration that it serves.
+fn process_of(bus: &TestBus) -> Pid {
+    let config = bus.config();
+    let config = config.to_str().expect("the path of a temporary folder is text");
+    let serves = |id: &i32| {
+        let arguments = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        arguments.split('\0').any(|argument| argument == config)
+    };
+    let processes = std::fs::read_dir("/proc").expect("the system tells its processes");
+    let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let id = { ids }.find(serves).expect("the broker of this bus is running");
+    Pid::from_raw(id).expect("a process has an id")
+}
+
+/// Without descriptors the broker waits; it does not spin, and it does not forget whom it serves. It keeps connections
+/// below the limit that it starts with, so that this one is lowered afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_descriptors_backs_off_and_recovers() {
-    const DESCRIPTORS: u32 = 48;
-    let bus = TestBus::with(
-        "[limits]\nhandshakes_max = 200\nhandshakes_per_source_max = 200\nhandshake_timeout_ms = 60000\n",
-    );
+    const SESSIONS: usize = 16;
+    let bus = TestBus::new();
     bus.write_policy(
         &(allow("in", "producer", "publish", "good/#") + &allow("out", "consumer", "subscribe", "good/#")),
     );
-    let broker = BrokerProcess::start_with_descriptors(sealbus_program!(), &bus.config(), DESCRIPTORS).await;
+    let broker = bus.serve(sealbus_program!()).await;
     let consumer = bus.connect(broker.address(), "consumer").await;
     let mut messages = consumer.subscribe("good/#").await.unwrap();
     let producer = bus.connect(broker.address(), "producer").await;
     let publisher = producer.publisher("good/t").await.unwrap();
 
+    let process = process_of(&bus);
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let full = broker.open_descriptors() + SESSIONS;
+    let limit = Rlimit { current: u64::try_from(full).ok(), maximum: hard };
+    prlimit(Some(process), Resource::Nofile, limit).expect("a process of one's own can be limited");
+    let credential = bus.credential("attacker");
+    let mut sessions = Vec::new();
+    while broker.open_descriptors() < full {
+        sessions.push(authenticated(&bus, &broker, &credential).await);
+    }
     let mut held = Vec::new();
-    for _ in 0..2 * DESCRIPTORS {
+    for _ in 0..2 * SESSIONS {
         held.push(tcp(broker.address(), None).await.expect("the system's own queue takes it"));
     }
-    let full = usize::try_from(DESCRIPTORS).unwrap();
-    eventually("all descriptors are in use", || (broker.open_descriptors() >= full).then_some(())).await;
 
     // While nothing can be accepted, for a second of the clock: what exists works, and the processor is idle. An
     // accept loop that spins would use all hundred ticks of it.
@@ -443,8 +465,67 @@ async fn a_broker_without_descriptors_backs_off_and_recovers() {
     assert_eq!(exchanged, 20);
     let used = broker.cpu_ticks() - ticks_before;
     assert!(used < 50, "{used} ticks of a hundred were used while nothing could be accepted");
+    assert!(broker.stderr().contains("a connection could not be accepted"), "and it says so");
 
-    drop(held);
+    drop((held, sessions));
+    let late = bus.connect(broker.address(), "late").await;
+    assert_eq!(late.principal(), bus.principal("late"));
+}
+
+/// Whoever has no rights, but a certificate, can take all connections, but not the descriptor that the broker needs to
+/// read the policy which revokes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_full_of_connections_can_still_revoke_them() {
+    const DESCRIPTORS: u32 = 200;
+    let bus = TestBus::new();
+    let mut broker =
+        BrokerProcess::start_with_descriptors(sealbus_program!(), &bus.config(), DESCRIPTORS).await;
+    broker.await_stderr("fewer connections are accepted than `connections_max` says").await;
+    // As many identities as it may take, of eight sessions each.
+    let mut sessions = Vec::new();
+    let mut attackers = Vec::new();
+    'full: loop {
+        let name = format!("attacker-{}", attackers.len());
+        let credential = bus.credential(&name);
+        let principal = bus.principal(&name);
+        attackers.push(principal.clone());
+        for _ in 0..8 {
+            let producer = Producer::new(bus.bus_id(), &principal, &credential);
+            match RawSession::open(&bus, broker.address(), &credential, &producer).await {
+                Ok((session, _)) => sessions.push(session),
+                Err(_) => break 'full,
+            }
+            assert!(sessions.len() < usize::try_from(DESCRIPTORS).unwrap(), "there is an end to it");
+        }
+    }
+    assert!(sessions.len() > 64, "only {} connections of 200 descriptors", sessions.len());
+    let log = bus.audit();
+    log.await_line("the last", |line| {
+        event(line) == "handshake-failed" && reason(line) == "connections-limit"
+    })
+    .await;
+    // Those that say nothing come on top.
+    let mut silent = Vec::new();
+    for index in 0..DESCRIPTORS {
+        let index = usize::try_from(index).unwrap();
+        silent
+            .push(tcp(broker.address(), Some(source(index))).await.expect("the system's own queue takes it"));
+    }
+    let revocations: String =
+        attackers.iter().map(|principal| format!("\n[[revoke]]\nprincipal = \"{principal}\"\n")).collect();
+    bus.write_policy(&revocations);
+    broker.signal(Signal::HUP);
+    for session in &mut sessions {
+        match session.ended().await {
+            RawEnd::Refused(refusal) => assert_eq!(refusal.code().as_str(), "DENIED", "{refusal}"),
+            RawEnd::Ended(_) => {}
+            end => panic!("a revoked session ends by revocation, and met {end}"),
+        }
+    }
+    log.await_line("the cut", |line| event(line) == "session-cut" && reason(line) == "principal-revoked")
+        .await;
+    assert!(!broker.stderr().contains("Too many open files"), "{}", broker.stderr());
+    drop((sessions, silent));
     let late = bus.connect(broker.address(), "late").await;
     assert_eq!(late.principal(), bus.principal("late"));
 }

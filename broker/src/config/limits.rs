@@ -8,13 +8,32 @@ pub const CONFIG_BYTES_MAX: u64 = 256 * 1_024;
 /// Listeners of a broker. Each has its own roots and its own accept loop; nobody needs one for each client.
 pub const LISTENERS_MAX: usize = 64;
 
+/// Connections that have not sent their ClientHello, over all listeners. A good client is one of them for the time of
+/// one round trip. When it is close, those that wait longest of the source with the most give way, so that it takes
+/// attackers of a thousand networks to be in the way of one. Each holds at most [`CLIENT_HELLO_BYTES_MAX`], so
+/// 16 MiB at worst.
+pub const NEWCOMERS_MAX: usize = 1_024;
+
+/// Milliseconds from accepting a connection to its whole ClientHello. Clients speak first, and at once: this is room
+/// for three packets of the same bytes to be lost, one after the other.
+pub const CLIENT_HELLO_TIMEOUT_MS: u64 = 2_000;
+
+/// Bytes in which a ClientHello must end. Those with post-quantum key shares have two thousand.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1_024;
+
+/// Descriptors that no connection may have, beside one for each listener: standard streams, the runtime's own, lock
+/// and audit log are a dozen; the others are for reading policy, certificates and the audit log while the broker is
+/// full, and for connections that are being closed.
+pub const DESCRIPTORS_RESERVED: usize = 64;
+
 /// `[limits]`: what one broker spends, at worst.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// Connections at once, over all listeners. Default 10,000, from 1 to 1,000,000. An idle one holds about 30 KiB,
-    /// so 300 MiB at worst, without what `outbox_bytes_max` allows.
+    /// so 300 MiB at worst, without what `outbox_bytes_max` allows. A connection counts from its ClientHello on; before
+    /// that [`NEWCOMERS_MAX`] bounds it. Lowered at start when the system's limit of open files has no room for so many.
     pub connections_max: usize,
-    /// TLS handshakes at once, over all listeners. Default 64, from 1 to 10,000. One holds at most 64 KiB of a peer's
+    /// TLS handshakes at once, over all listeners, each from its ClientHello to its HELLO. Default 64, from 1 to 10,000. One holds at most 64 KiB of a peer's
     /// messages, so 4 MiB at worst.
     pub handshakes_max: usize,
     /// TLS handshakes at once from one source address. Default 8, from 1 to `handshakes_max`.

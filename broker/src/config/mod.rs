@@ -32,5 +32,8 @@ mod settings;
 mod tests;
 
 pub use error::{ConfigError, ConfigFault};
-pub use limits::{AuditConfig, CONFIG_BYTES_MAX, LISTENERS_MAX, LimitsConfig};
+pub use limits::{
+    AuditConfig, CLIENT_HELLO_BYTES_MAX, CLIENT_HELLO_TIMEOUT_MS, CONFIG_BYTES_MAX, DESCRIPTORS_RESERVED,
+    LISTENERS_MAX, LimitsConfig, NEWCOMERS_MAX,
+};
 pub use settings::{Config, ListenerConfig, LogConfig, LogFormat, Revocation};

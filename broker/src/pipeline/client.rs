@@ -18,6 +18,7 @@ use crate::bus::Bus;
 use crate::locks::lock;
 use crate::outbox::LaneId;
 use crate::party::Party;
+use crate::quotas::SessionPlace;
 use crate::sessions::Handle;
 use crate::telemetry;
 use crate::tls::TlsMaterial;
@@ -50,7 +51,9 @@ pub(crate) struct Client {
     pub(super) announced: HashMap<Kid, u64>,
     pub(super) intake: Intake,
     pub(super) administering: Administering,
-    /// How many refusals the client may still cause at once.
+    /// The session's place among those of its principal.
+    pub(super) place: SessionPlace,
+    /// When the client may be heard again.
     pub(crate) patience: Patience,
     pub(super) summary_due: Option<Tick>,
     /// When certificate or key binding end, whichever is first, in Unix milliseconds.
@@ -201,6 +204,15 @@ impl Client {
         self.bus.audit.record(event).map_err(|error| audit_unavailable(Some(&error)))
     }
 
+    /// Records what the client has done and may do again. The principal pays for the line, and the session rests when
+    /// it cannot: who is allowed something must not be able to fill the disk by it.
+    pub(super) fn record_act(&mut self, event: Event) -> Result<(), Refusal> {
+        if let Some(until) = self.place.spend_at(self.bus.clock.tick()) {
+            self.patience.rest_until(until);
+        }
+        self.record(event)
+    }
+
     /// Who acts, as audit events name it.
     pub(crate) fn actor(&self) -> Actor {
         Actor { session: self.handle.id, principal: self.party.principal.clone(), source: self.source }
@@ -215,9 +227,12 @@ pub(super) fn audit_unavailable(error: Option<&AuditUnavailable>) -> Refusal {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        for (lane, subscription) in self.subscriptions.drain() {
-            self.bus.router.unsubscribe(&subscription.filter, &self.handle.outbox, lane);
-        }
+        let ended = self.subscriptions.drain();
+        let (ended, places): (Vec<_>, Vec<_>) =
+            ended.map(|(lane, Subscription { id: _, filter, place })| ((lane, filter), place)).unzip();
+        self.bus.router.unsubscribe_all(self.handle.id, ended);
+        // Not before they are free.
+        drop(places);
         let topics: Vec<OpenTopic> = self.topics.drain(..).flatten().collect();
         {
             let mut producers = lock(&self.bus.producers);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bus -> version -> frames -> binding (ours, this principal's) -> kid -> proof on this TLS connection   examine: pure
-//!       -> audit log -> on the list -> policy: revoked? -> incarnation: whose, since when, fenced?         admit
+//!       -> audit log -> quota -> on the list -> policy: revoked? -> incarnation: whose, since when, fenced? admit
 //!       -> SessionOpened -> WELCOME
 //! ```
 //!
@@ -130,6 +130,10 @@ pub(crate) fn admit(
     if !bus.audit.is_available() {
         return Err(audit_unavailable(None));
     }
+    let place = bus
+        .quotas
+        .admit_at(peer.leaf.principal(), bus.clock.tick())
+        .map_err(|error| Refusal::new(Code::Limit, format!("hello: {error}")))?;
     let party = Arc::new(Party {
         principal: peer.leaf.principal().clone(),
         source: peer.source.ip(),
@@ -161,6 +165,7 @@ pub(crate) fn admit(
         announced: HashMap::new(),
         intake: Intake::Open,
         administering: Administering::default(),
+        place,
         patience: Patience::new_at(bus.clock.tick()),
         summary_due: None,
         ends_ms: verified.validity().not_after_ms.min(peer.leaf.validity().not_after_ms),

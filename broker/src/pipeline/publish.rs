@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The sequence is locked once for a batch, from the judgement to the last outbox: two connections of one incarnation
-//! cannot put a topic's batches out of order, and a verdict is committed to the state that it was made on.
+//! cannot put a topic's batches out of order, and a verdict is committed to the state that it was made on. Whether
+//! the session was superseded is asked under the same lock: the session that took its place resumes where the sequence
+//! then stands, and nothing of this one comes after that.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
@@ -111,7 +113,7 @@ impl Client {
             self.refuse(wire, request, Refusal::new(Code::Limit, reason));
             return Ok(());
         };
-        self.record(Event::Opened { actor: self.actor(), topic: topic.clone(), rule })?;
+        self.record_act(Event::Opened { actor: self.actor(), topic: topic.clone(), rule })?;
         let resume = lock(&state).resume_point();
         let alias = match wire.opened(request, StreamId::ZERO, resume) {
             Ok(alias) => alias,
@@ -183,6 +185,7 @@ impl Client {
         let messages = batch.preamble().content.messages();
         let policy = Arc::clone(self.decisions.policy());
         let decision = self.decisions.on_topic(Want::Publish, &open.topic, now_ms);
+        let mut state = lock(&open.state);
         let circumstances = Circumstances {
             bus_id: self.bus.id,
             topic: &open.topic,
@@ -193,7 +196,6 @@ impl Client {
             fence: self.handle.fence(),
             now_ms,
         };
-        let mut state = lock(&open.state);
         let judged = match state.judge(batch, &circumstances) {
             Verdict::Accept(accepted) => {
                 let published = Arc::new(Published {
@@ -229,7 +231,7 @@ impl Client {
         let Some(open) = self.topics.get_mut(place_of(alias)).and_then(Option::take) else { return Ok(()) };
         lock(&self.bus.producers).close(self.producer.incarnation_id, &open.topic);
         match open.summary(self.actor()) {
-            Some(summary) => self.record(summary),
+            Some(summary) => self.record_act(summary),
             None => Ok(()),
         }
     }
@@ -304,4 +306,162 @@ fn place_of(alias: Alias) -> usize {
 /// What a denied client is told: what was attempted, on what, and which rule spoke.
 pub(super) fn denied(attempt: &str, on: impl Display, denial: &Denial) -> Refusal {
     Refusal::new(Code::Denied, format!("{attempt} {on}: {denial}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::SocketAddr;
+
+    use sealbus_protocol::batch::Headers;
+    use sealbus_protocol::batch::accept::ProvenProducer;
+    use sealbus_protocol::batch::produce::{OpenBatch, ProducerChain, ProducerContext};
+    use sealbus_protocol::identity::Principal;
+    use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, PolicyHash};
+    use sealbus_protocol::keys::SigningKey;
+    use sealbus_protocol::policy::{CompiledPolicy, Policy};
+    use sealbus_protocol::session::Tick;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::audit::{Audit, SessionTraffic};
+    use crate::bindings::Binding;
+    use crate::bus::{Beginnings, Bus};
+    use crate::clock::ManualClock;
+    use crate::config::{AuditConfig, LimitsConfig};
+    use crate::outbox::Outbox;
+    use crate::party::Party;
+    use crate::pipeline::admin::Administering;
+    use crate::pipeline::client::{Ended, Intake};
+    use crate::pipeline::decide::Decisions;
+    use crate::pipeline::patience::Patience;
+    use crate::policy::PolicyInForce;
+    use crate::sessions::Handle;
+    use crate::vfs::OsVfs;
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    const POLICY: &str = r#"
+version = 1
+[[allow]]
+id = "anna-writes"
+who = ["spiffe://a.example/anna"]
+verbs = ["publish"]
+topics = ["t"]
+"#;
+
+    fn bus(dir: &std::path::Path) -> Arc<Bus> {
+        let clock = Arc::new(ManualClock::new(NOW_MS));
+        let (audit, _thread) =
+            Audit::start(&OsVfs, Arc::clone(&clock) as _, &AuditConfig::default(), dir).unwrap();
+        let compiled = CompiledPolicy::compile(Policy::parse(POLICY).unwrap(), 0).unwrap();
+        Arc::new(Bus::new(Beginnings {
+            id: BusId::new([1; 16]),
+            clock,
+            limits: LimitsConfig::default(),
+            audit,
+            policy: PolicyInForce { generation: 1, hash: PolicyHash::ZERO, compiled },
+            changes: mpsc::channel(1).0,
+        }))
+    }
+
+    /// A client that publishes on the topic of alias 0, and the batch that comes first on it.
+    fn client(bus: &Arc<Bus>, state: &Arc<Mutex<SequenceState>>) -> (Client, Bytes) {
+        let principal = Principal::parse("spiffe://a.example/anna").unwrap();
+        let key = SigningKey::from_seed(&[7; 32].into());
+        let producer = ProvenProducer {
+            kid: key.verifying_key().kid(&principal),
+            key: key.verifying_key(),
+            instance_id: InstanceId::new([2; 16]),
+            started_ms: NOW_MS,
+            incarnation_id: IncarnationId::new([3; 16]),
+        };
+        let context = ProducerContext {
+            bus_id: bus.id,
+            kid: producer.kid,
+            instance_id: producer.instance_id,
+            started_ms: producer.started_ms,
+            incarnation_id: producer.incarnation_id,
+            policy_version: 1,
+        };
+        let topic = Topic::parse("t").unwrap();
+        let digest = topic.digest(&StreamId::ZERO);
+        let mut batch = OpenBatch::new(NOW_MS);
+        batch.push(NOW_MS, b"", Headers::NONE, b"payload").unwrap();
+        let batch = ProducerChain::new(digest).sign(batch, &context, &key);
+        let open = OpenTopic {
+            topic,
+            digest,
+            state: Arc::clone(state),
+            route: Route::default(),
+            traffic: PublishTraffic::default(),
+        };
+        let source: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let party =
+            Arc::new(Party { principal: principal.clone(), source: source.ip(), zone: "internal".into() });
+        let client = Client {
+            bus: Arc::clone(bus),
+            handle: Arc::new(Handle::new(bus.next_session(), Arc::new(Outbox::new(1_000)))),
+            decisions: Decisions::new(Arc::clone(&party), bus.policy.load_full()),
+            party,
+            source,
+            producer,
+            binding: Binding::testing(&principal),
+            topics: vec![Some(open)],
+            subscriptions: HashMap::new(),
+            lanes: HashMap::new(),
+            lane_next: 1,
+            announced: HashMap::new(),
+            intake: Intake::Open,
+            administering: Administering::default(),
+            place: bus.quotas.admit_at(&principal, Tick(0)).unwrap(),
+            patience: Patience::new_at(Tick(0)),
+            summary_due: None,
+            ends_ms: u64::MAX,
+            traffic: SessionTraffic::default(),
+            ended: Ended::Never,
+        };
+        (client, batch.bytes().clone())
+    }
+
+    #[test]
+    fn a_batch_is_accepted_and_its_sequence_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bus, state) = (bus(dir.path()), Arc::default());
+        let (mut client, batch) = client(&bus, &state);
+        let judged = client.judge(Alias(0), batch, NOW_MS);
+        assert!(matches!(judged, Some(Judged::Answered(Freshness::New))));
+        assert_eq!(lock(&state).resume_point().unwrap().next_seq, 1);
+    }
+
+    /// A session that is superseded while its batch waits for the sequence must not publish it: the session that took
+    /// its place has been told where the sequence stands.
+    #[test]
+    fn nothing_of_a_superseded_session_follows_the_place_where_its_successor_resumes() {
+        let dir = tempfile::tempdir().unwrap();
+        let bus = bus(dir.path());
+        for _ in 0..20 {
+            let state = Arc::default();
+            let (mut client, batch) = client(&bus, &state);
+            let (handle, policy) = (Arc::clone(&client.handle), Arc::clone(client.decisions.policy()));
+            let holders = || Arc::strong_count(&policy);
+            let before = holders();
+            let resume = lock(&state);
+            let judged = std::thread::scope(|scope| {
+                let publishing = scope.spawn(|| client.judge(Alias(0), batch, NOW_MS));
+                // It holds the policy from shortly before it waits for the sequence, which is taken here.
+                while holders() == before {
+                    std::thread::yield_now();
+                }
+                (0..1_000).for_each(|_| std::thread::yield_now());
+                handle.supersede();
+                assert_eq!(resume.resume_point(), None);
+                drop(resume);
+                publishing.join().unwrap()
+            });
+            let Some(Judged::Refused(_, Fault::Batch(refusal))) = judged else { panic!("it is superseded") };
+            assert_eq!(refusal.code(), Code::Fenced);
+            assert_eq!(lock(&state).resume_point(), None);
+        }
+    }
 }

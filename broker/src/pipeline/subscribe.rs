@@ -15,6 +15,7 @@ use super::client::Client;
 use super::publish::denied;
 use crate::audit::{Event, Target};
 use crate::outbox::LaneId;
+use crate::quotas::SubscriptionPlace;
 use crate::router::Subscriber;
 
 /// A subscription of the session.
@@ -24,6 +25,8 @@ pub(super) struct Subscription {
     pub(super) id: SubscriptionId,
     /// What it wants.
     pub(super) filter: TopicFilter,
+    /// Its place among those of the principal.
+    pub(super) place: SubscriptionPlace,
 }
 
 impl Client {
@@ -33,12 +36,14 @@ impl Client {
         subscribe: Subscribe,
     ) -> Result<(), Refusal> {
         let Subscribe { request, subscription: id, filter, credit_bytes: _ } = subscribe;
-        let refusal = self.closed_to_requests().or_else(|| self.subscriptions_full());
-        if let Some(refusal) = refusal {
-            self.patience.spend_at(self.bus.clock.tick());
-            wire.refuse_subscription(request, id, refusal);
-            return Ok(());
-        }
+        let place = match self.place_for_subscription() {
+            Ok(place) => place,
+            Err(refusal) => {
+                self.patience.spend_at(self.bus.clock.tick());
+                wire.refuse_subscription(request, id, refusal);
+                return Ok(());
+            }
+        };
         let permit = match self.decisions.on_filter(&filter, self.bus.clock.now_ms()) {
             Ok(permit) => permit,
             Err(denial) => {
@@ -51,7 +56,7 @@ impl Client {
                 return Ok(());
             }
         };
-        self.record(Event::Subscribed {
+        self.record_act(Event::Subscribed {
             actor: self.actor(),
             filter: filter.clone(),
             narrowed: permit.narrowed(),
@@ -62,8 +67,8 @@ impl Client {
         let outbox = &self.handle.outbox;
         outbox.open(lane);
         let subscriber = Subscriber { lane, party: Arc::clone(&self.party), outbox: Arc::clone(outbox) };
-        self.bus.router.subscribe(&filter, subscriber);
-        self.subscriptions.insert(lane, Subscription { id, filter });
+        self.bus.router.subscribe(&filter, self.handle.id, subscriber);
+        self.subscriptions.insert(lane, Subscription { id, filter, place });
         self.lanes.insert(id, lane);
         wire.ready(request, id, permit.narrowed(), self.decisions.policy().generation);
         Ok(())
@@ -72,15 +77,23 @@ impl Client {
     pub(super) fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), Refusal> {
         let Some(lane) = self.lanes.remove(&id) else { return Ok(()) };
         let Some(subscription) = self.subscriptions.remove(&lane) else { return Ok(()) };
-        self.bus.router.unsubscribe(&subscription.filter, &self.handle.outbox, lane);
+        let Subscription { id: _, filter, place } = subscription;
+        self.bus.router.unsubscribe(&filter, self.handle.id, lane);
         self.handle.outbox.close(lane);
-        self.record(Event::Unsubscribed { actor: self.actor(), filter: subscription.filter })
+        drop(place);
+        self.record_act(Event::Unsubscribed { actor: self.actor(), filter })
     }
 
-    fn subscriptions_full(&self) -> Option<Refusal> {
+    /// A place among the subscriptions of the bus and of the principal, or why there is none.
+    fn place_for_subscription(&self) -> Result<SubscriptionPlace, Refusal> {
+        if let Some(refusal) = self.closed_to_requests() {
+            return Err(refusal);
+        }
         let max = self.bus.limits.subscriptions_max;
-        (self.bus.router.len() >= max).then(|| {
-            Refusal::new(Code::Limit, format!("the bus has {max} subscriptions, which is its limit"))
-        })
+        if self.bus.router.len() >= max {
+            let reason = format!("subscribe: the bus has {max} subscriptions, which is its limit");
+            return Err(Refusal::new(Code::Limit, reason));
+        }
+        self.place.subscribe().map_err(|error| Refusal::new(Code::Limit, format!("subscribe: {error}")))
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use sealbus_protocol::topic::{Topic, TopicFilter};
 
+use crate::audit::SessionId;
 use crate::locks::{read, write};
 use crate::outbox::{LaneId, Outbox};
 use crate::party::Party;
@@ -15,6 +16,10 @@ use crate::party::Party;
 mod table;
 
 use table::Table;
+
+/// Subscriptions of an ending session that are removed before others get at the table: they have it for about a tenth
+/// of a millisecond, whatever the session leaves behind.
+const REMOVED_AT_ONCE: usize = 128;
 
 /// A subscription, as publishers see it.
 #[derive(Debug)]
@@ -27,16 +32,11 @@ pub(crate) struct Subscriber {
     pub(crate) outbox: Arc<Outbox>,
 }
 
-impl Subscriber {
-    fn is(&self, outbox: &Arc<Outbox>, lane: LaneId) -> bool {
-        self.lane == lane && Arc::ptr_eq(&self.outbox, outbox)
-    }
-}
-
 /// All subscriptions of the bus.
 #[derive(Debug)]
 pub(crate) struct Router {
-    table: RwLock<Table<Arc<Subscriber>>>,
+    /// A session's number and a lane of it are never given twice.
+    table: RwLock<Table<(SessionId, LaneId), Arc<Subscriber>>>,
     version: AtomicU64,
 }
 
@@ -51,18 +51,43 @@ impl Router {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Adds a subscription. Whatever is published after this returns finds it.
-    pub(crate) fn subscribe(&self, filter: &TopicFilter, subscriber: Subscriber) {
+    /// Adds a subscription of a session. Whatever is published after this returns finds it.
+    pub(crate) fn subscribe(&self, filter: &TopicFilter, session: SessionId, subscriber: Subscriber) {
         let mut table = write(&self.table);
-        table.insert(filter, Arc::new(subscriber));
+        table.insert(filter, (session, subscriber.lane), Arc::new(subscriber));
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Removes a subscription.
-    pub(crate) fn unsubscribe(&self, filter: &TopicFilter, outbox: &Arc<Outbox>, lane: LaneId) {
+    /// Removes a subscription of a session.
+    pub(crate) fn unsubscribe(&self, filter: &TopicFilter, session: SessionId, lane: LaneId) {
         let mut table = write(&self.table);
-        table.remove(filter, |subscriber| subscriber.is(outbox, lane));
+        table.remove(filter, &(session, lane));
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Removes what an ending session leaves behind, in steps between which others get at the table. To publishers it
+    /// is one change, told when all is removed: until then they may leave batches for a session that reads none.
+    pub(crate) fn unsubscribe_all(
+        &self,
+        session: SessionId,
+        subscriptions: impl IntoIterator<Item = (LaneId, TopicFilter)>,
+    ) {
+        let mut subscriptions = subscriptions.into_iter();
+        let mut has_changed = false;
+        loop {
+            let step: Vec<_> = subscriptions.by_ref().take(REMOVED_AT_ONCE).collect();
+            if step.is_empty() {
+                break;
+            }
+            has_changed = true;
+            let mut table = write(&self.table);
+            for (lane, filter) in &step {
+                table.remove(filter, &(session, *lane));
+            }
+        }
+        if has_changed {
+            self.version.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// The subscriptions whose filter matches the topic, and the version that this is true of.
@@ -76,5 +101,62 @@ impl Router {
     /// Subscriptions that there are.
     pub(crate) fn len(&self) -> usize {
         read(&self.table).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealbus_protocol::identity::Principal;
+
+    use super::*;
+
+    fn filter() -> TopicFilter {
+        TopicFilter::parse("t/#").unwrap()
+    }
+
+    fn subscribe(router: &Router, session: SessionId, lanes: u64) {
+        let principal = Principal::parse("spiffe://a.example/anna").unwrap();
+        let party = Arc::new(Party { principal, source: [127, 0, 0, 1].into(), zone: "internal".into() });
+        let outbox = Arc::new(Outbox::new(1_000));
+        for lane in (0..lanes).map(LaneId) {
+            let subscriber = Subscriber { lane, party: Arc::clone(&party), outbox: Arc::clone(&outbox) };
+            router.subscribe(&filter(), session, subscriber);
+        }
+    }
+
+    #[test]
+    fn an_ending_session_has_the_table_for_a_step_at_a_time_and_is_one_change() {
+        let router = Router::new();
+        subscribe(&router, SessionId(1), 1_000);
+        subscribe(&router, SessionId(2), 3);
+        let (before, found) = router.matches(&Topic::parse("t/1").unwrap());
+        assert_eq!(found.len(), 1_003);
+        let mut seen = Vec::new();
+        // What is still to be removed is asked for between the steps: then the table is free.
+        let subscriptions = (0..1_000).map(LaneId).map(|lane| {
+            let table = router.table.try_read().expect("nobody has the table between two steps");
+            seen.push(table.len());
+            (lane, filter())
+        });
+        router.unsubscribe_all(SessionId(1), subscriptions);
+        seen.push(router.len());
+        assert!(seen.windows(2).all(|pair| pair[0] - pair[1] <= 128), "{seen:?}");
+        let (after, found) = router.matches(&Topic::parse("t/1").unwrap());
+        assert_eq!((found.len(), router.len()), (3, 3), "those of the other session");
+        assert_eq!(after, before + 1);
+        router.unsubscribe_all(SessionId(3), []);
+        assert_eq!(router.version(), after, "nothing has changed");
+    }
+
+    #[test]
+    fn a_subscription_is_removed_by_its_session_and_lane() {
+        let router = Router::new();
+        subscribe(&router, SessionId(1), 2);
+        subscribe(&router, SessionId(2), 2);
+        let before = router.version();
+        router.unsubscribe(&filter(), SessionId(2), LaneId(0));
+        assert_eq!((router.len(), router.version()), (3, before + 1));
+        router.unsubscribe(&filter(), SessionId(2), LaneId(0));
+        assert_eq!(router.len(), 3);
     }
 }

@@ -10,29 +10,32 @@
 //! A look-up walks from the root with a stack of its own, level by level, into the child of the same name and into
 //! `+`. Each node is visited at most once, so the time is bounded by the filters that there are, whatever a peer
 //! sends; there is no recursion and no going back.
+//!
+//! The values of a node are ordered by their keys: one among a hundred thousand under the same filter is removed by
+//! some twenty comparisons, and a look-up goes over them in one order, whatever came before.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sealbus_protocol::topic::{Topic, TopicFilter};
 
-/// Values under topic filters; several may stand under one.
+/// Values under topic filters, each with its key; several may stand under one filter.
 #[derive(Debug)]
-pub(crate) struct Table<V> {
-    root: Node<V>,
+pub(crate) struct Table<K, V> {
+    root: Node<K, V>,
     len: usize,
 }
 
 #[derive(Debug)]
-struct Node<V> {
-    named: HashMap<Box<str>, Node<V>>,
-    any: Option<Box<Node<V>>>,
+struct Node<K, V> {
+    named: HashMap<Box<str>, Node<K, V>>,
+    any: Option<Box<Node<K, V>>>,
     /// Values of filters that end here.
-    here: Vec<V>,
+    here: BTreeMap<K, V>,
     /// Values of filters that go on with `#`: they match this level and all below.
-    below: Vec<V>,
+    below: BTreeMap<K, V>,
 }
 
-impl<V> Table<V> {
+impl<K: Ord, V> Table<K, V> {
     /// A table without filters.
     pub(crate) fn new() -> Self {
         Self { root: Node::default(), len: 0 }
@@ -43,31 +46,37 @@ impl<V> Table<V> {
         self.len
     }
 
-    /// Puts a value under a filter.
-    pub(crate) fn insert(&mut self, filter: &TopicFilter, value: V) {
+    /// Puts a value under a filter. One that stood there under the same key is replaced.
+    pub(crate) fn insert(&mut self, filter: &TopicFilter, key: K, value: V) {
         let mut node = &mut self.root;
-        self.len = self.len.saturating_add(1);
+        let mut ends_below = false;
         for level in filter.levels() {
             node = match level {
-                "#" => return node.below.push(value),
+                "#" => {
+                    ends_below = true;
+                    break;
+                }
                 "+" => node.any.get_or_insert_default(),
                 name => node.named.entry(name.into()).or_default(),
             };
         }
-        node.here.push(value);
+        let values = if ends_below { &mut node.below } else { &mut node.here };
+        if values.insert(key, value).is_none() {
+            self.len = self.len.saturating_add(1);
+        }
     }
 
-    /// Takes the first value under this very filter for which `is_it` holds.
-    pub(crate) fn remove(&mut self, filter: &TopicFilter, is_it: impl Fn(&V) -> bool) -> Option<V> {
+    /// Takes the value with this key from under this very filter.
+    pub(crate) fn remove(&mut self, filter: &TopicFilter, key: &K) -> Option<V> {
         let levels: Vec<&str> = filter.levels().collect();
-        let removed = self.root.remove(&levels, &is_it);
+        let removed = self.root.remove(&levels, key);
         if removed.is_some() {
             self.len = self.len.saturating_sub(1);
         }
         removed
     }
 
-    /// Calls `found` with every value whose filter matches the topic, in no particular order.
+    /// Calls `found` with every value whose filter matches the topic.
     pub(crate) fn for_each_match<'t>(&'t self, topic: &Topic, mut found: impl FnMut(&'t V)) {
         // A filter that starts with a wildcard matches no name that starts with `$`.
         let wildcards_first = !topic.is_reserved();
@@ -75,10 +84,10 @@ impl<V> Table<V> {
         let mut wildcards = wildcards_first;
         while let Some((node, mut levels)) = open.pop() {
             if wildcards {
-                node.below.iter().for_each(&mut found);
+                node.below.values().for_each(&mut found);
             }
             match levels.next() {
-                None => node.here.iter().for_each(&mut found),
+                None => node.here.values().for_each(&mut found),
                 Some(level) => {
                     if wildcards && let Some(any) = &node.any {
                         open.push((any, levels.clone()));
@@ -94,20 +103,20 @@ impl<V> Table<V> {
     }
 }
 
-impl<V> Node<V> {
+impl<K: Ord, V> Node<K, V> {
     /// Recursion as deep as a filter has levels, which `TOPIC_LEVELS_MAX` bounds. Empty nodes go on the way back.
-    fn remove(&mut self, levels: &[&str], is_it: &impl Fn(&V) -> bool) -> Option<V> {
+    fn remove(&mut self, levels: &[&str], key: &K) -> Option<V> {
         match levels {
-            [] => take_first(&mut self.here, is_it),
-            ["#"] => take_first(&mut self.below, is_it),
+            [] => self.here.remove(key),
+            ["#"] => self.below.remove(key),
             ["+", rest @ ..] => {
-                let removed = self.any.as_mut()?.remove(rest, is_it);
+                let removed = self.any.as_mut()?.remove(rest, key);
                 self.any.take_if(|any| any.is_empty());
                 removed
             }
             [name, rest @ ..] => {
                 let node = self.named.get_mut(*name)?;
-                let removed = node.remove(rest, is_it);
+                let removed = node.remove(rest, key);
                 if node.is_empty() {
                     self.named.remove(*name);
                 }
@@ -121,19 +130,17 @@ impl<V> Node<V> {
     }
 }
 
-impl<V> Default for Node<V> {
+impl<K, V> Default for Node<K, V> {
     fn default() -> Self {
-        Self { named: HashMap::new(), any: None, here: Vec::new(), below: Vec::new() }
+        Self { named: HashMap::new(), any: None, here: BTreeMap::new(), below: BTreeMap::new() }
     }
-}
-
-fn take_first<V>(values: &mut Vec<V>, is_it: &impl Fn(&V) -> bool) -> Option<V> {
-    let at = values.iter().position(is_it)?;
-    Some(values.swap_remove(at))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -157,7 +164,7 @@ mod tests {
         })
     }
 
-    fn matches(table: &Table<usize>, topic: &Topic) -> Vec<usize> {
+    fn matches(table: &Table<usize, usize>, topic: &Topic) -> Vec<usize> {
         let mut found = Vec::new();
         table.for_each_match(topic, |value| found.push(*value));
         found.sort_unstable();
@@ -173,12 +180,12 @@ mod tests {
         ) {
             let mut table = Table::new();
             let mut kept: Vec<(usize, TopicFilter)> = filters.into_iter().enumerate().collect();
-            kept.iter().for_each(|(value, filter)| table.insert(filter, *value));
+            kept.iter().for_each(|(value, filter)| table.insert(filter, *value, *value));
             for index in removed {
                 if !kept.is_empty() {
                     let (value, filter) = kept.remove(index.index(kept.len()));
-                    prop_assert_eq!(table.remove(&filter, |found| *found == value), Some(value));
-                    prop_assert_eq!(table.remove(&filter, |found| *found == value), None);
+                    prop_assert_eq!(table.remove(&filter, &value), Some(value));
+                    prop_assert_eq!(table.remove(&filter, &value), None);
                 }
             }
             prop_assert_eq!(table.len(), kept.len());
@@ -188,7 +195,7 @@ mod tests {
                 prop_assert_eq!(matches(&table, &topic), naive, "{}", topic);
             }
             for (value, filter) in kept {
-                table.remove(&filter, |found| *found == value);
+                table.remove(&filter, &value);
             }
             prop_assert!(table.root.is_empty(), "nothing is left behind");
         }
@@ -198,7 +205,7 @@ mod tests {
     fn wildcards_do_not_reach_the_bus_s_own_names() {
         let mut table = Table::new();
         for (value, text) in ["#", "+/a", "+/#", "$sys/a", "$sys/#", "$sys/+"].into_iter().enumerate() {
-            table.insert(&TopicFilter::parse(text).unwrap(), value);
+            table.insert(&TopicFilter::parse(text).unwrap(), value, value);
         }
         assert_eq!(matches(&table, &Topic::parse("$sys/a").unwrap()), [3, 4, 5]);
         assert_eq!(matches(&table, &Topic::parse("sys/a").unwrap()), [0, 1, 2]);
@@ -210,8 +217,56 @@ mod tests {
         for bits in 0..256u32 {
             let levels: Vec<_> =
                 (0..64).map(|at| if bits >> (at % 8) & 1 == 1 { "+" } else { "a" }).collect();
-            table.insert(&TopicFilter::parse(&levels.join("/")).unwrap(), bits as usize);
+            table.insert(&TopicFilter::parse(&levels.join("/")).unwrap(), bits as usize, bits as usize);
         }
         assert_eq!(matches(&table, &Topic::parse(&vec!["a"; 64].join("/")).unwrap()).len(), 256);
+    }
+
+    thread_local! {
+        static COMPARISONS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// A key that counts how often it is looked at.
+    #[derive(PartialEq, Eq)]
+    struct Counted(u64);
+
+    impl PartialOrd for Counted {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl Ord for Counted {
+        fn cmp(&self, other: &Self) -> Ordering {
+            COMPARISONS.set(COMPARISONS.get() + 1);
+            self.0.cmp(&other.0)
+        }
+    }
+
+    /// Many sessions with many equal filters each: ending them must not cost the square of their number.
+    #[test]
+    fn one_of_many_under_one_filter_is_removed_without_looking_through_them() {
+        const VALUES: u64 = 50_000;
+        for filter in ["t/1", "t/+", "t/#"].map(|text| TopicFilter::parse(text).unwrap()) {
+            let mut table = Table::new();
+            (0..VALUES).for_each(|value| table.insert(&filter, Counted(value), value));
+            COMPARISONS.set(0);
+            // Neither the order of their coming nor its reverse.
+            for value in (0..VALUES).map(|value| value * 7_919 % VALUES) {
+                assert_eq!(table.remove(&filter, &Counted(value)), Some(value));
+            }
+            assert_eq!(table.len(), 0);
+            let each = COMPARISONS.get() / VALUES;
+            assert!(each <= 64, "{each} comparisons for each of {VALUES} under {filter}");
+        }
+    }
+
+    #[test]
+    fn a_value_under_the_same_key_and_filter_is_replaced() {
+        let mut table = Table::new();
+        let filter = TopicFilter::parse("t/#").unwrap();
+        table.insert(&filter, 1, 1);
+        table.insert(&filter, 1, 2);
+        assert_eq!((table.len(), matches(&table, &Topic::parse("t/x").unwrap())), (1, vec![2]));
     }
 }

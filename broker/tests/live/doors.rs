@@ -1,10 +1,11 @@
 //! Hostile peers at the door, while a good pair goes on.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use sealbus_protocol::session::{ALPN, ClientEvent};
+use tokio::net::TcpSocket;
 
 use crate::harness::{Bus, Client, Incarnation, PATIENCE, allow, policy};
 
@@ -55,6 +56,67 @@ fn two_hundred_bad_connections_harm_nobody_else() {
     while Client::connect(bus.address(), &bus.ca, Some(&identity), &[ALPN]).is_err() {
         assert!(began.elapsed() < PATIENCE);
     }
+}
+
+/// Nobody gets a handshake slot for opening a connection, nor for a part of a ClientHello: a newcomer is served while
+/// far more connections than there are slots say nothing, from as many sources as it takes to have all slots.
+#[test]
+fn silence_from_many_sources_locks_nobody_out() {
+    const SOURCES: u8 = 125;
+    const OF_EACH: usize = 8;
+    // Longer than anybody here waits: no slot that silence took would become free.
+    let bus = Bus::start_with(&policy(1, &[allow("anna-writes", "anna", "publish", &["t/#"])]), |config| {
+        config.limits.handshake_timeout_ms = 3 * u64::try_from(PATIENCE.as_millis()).unwrap();
+    });
+    let address = bus.address();
+    let mut silent = Vec::new();
+    bus.runtime.block_on(async {
+        for host in 1..=SOURCES {
+            for number in 0..OF_EACH {
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.bind((Ipv4Addr::new(127, 0, 2, host), 0).into()).unwrap();
+                let stream = socket.connect(address).await.unwrap();
+                if number % 2 == 0 {
+                    // The beginning of a ClientHello. The broker may have closed the connection already.
+                    stream.writable().await.unwrap();
+                    let _ = stream.try_write(&[0x16, 3, 1, 2, 0, 1, 0]);
+                }
+                silent.push(stream);
+            }
+        }
+    });
+    let mut anna = bus.client("anna");
+    let mut publisher = anna.publisher("t/1");
+    anna.publish(&mut publisher, &[b"served"]).unwrap();
+    // Some gave way to others, the rest had their time.
+    bus.audit_has(&["handshake-failed", "newcomers-limit", "127.0.2."]);
+    bus.audit_has(&["handshake-failed", "timeout", "127.0.2."]);
+    bus.runtime.block_on(async {
+        for stream in silent {
+            let closed = tokio::time::timeout(PATIENCE, stream.readable()).await;
+            assert!(closed.is_ok(), "a silent connection is closed");
+        }
+    });
+    anna.publish(&mut publisher, &[b"still"]).unwrap();
+}
+
+/// A ClientHello has an end.
+#[test]
+fn a_client_hello_without_end_is_refused() {
+    let bus = Bus::start(&policy(1, &[]));
+    let mut stream = TcpStream::connect(bus.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Announces 64 KiB of it, and sends them in records of a kilobyte.
+    let mut bytes = vec![0x16, 3, 1, 4, 0, 1, 0, 0xff, 0xff];
+    bytes.resize(5 + 1_024, 0);
+    for _ in 0..64 {
+        // Refused before all of it is there.
+        let _ = stream.write_all(&bytes);
+        bytes.clear();
+        bytes.extend_from_slice(&[0x16, 3, 3, 4, 0]);
+        bytes.resize(5 + 1_024, 0);
+    }
+    bus.audit_has(&["handshake-failed", "this one goes on"]);
 }
 
 /// Frames that lie, from a client that has been welcomed.

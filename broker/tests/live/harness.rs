@@ -18,6 +18,7 @@ use rcgen::{
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sealbus_broker::clock::Clock;
 use sealbus_broker::config::Config;
 use sealbus_broker::vfs::{FaultyVfs, OsVfs, Synced};
 use sealbus_broker::{Broker, Parts, ReloadError, ReloadReport};
@@ -111,6 +112,11 @@ impl Bus {
     }
 
     pub(crate) fn start_with(policy: &str, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(Parts::system().clock, policy, adjust)
+    }
+
+    /// A bus whose time is this clock's.
+    pub(crate) fn start_at(clock: Arc<dyn Clock>, policy: &str, adjust: impl FnOnce(&mut Config)) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         // Without faults; it says when the audit log has grown.
@@ -147,7 +153,7 @@ crl = "ca.crl"
         );
         let mut config = Config::parse(&text, bus.dir.path()).unwrap();
         adjust(&mut config);
-        let parts = Parts { vfs: Arc::new(bus.vfs.clone()), ..Parts::system() };
+        let parts = Parts { clock, vfs: Arc::new(bus.vfs.clone()) };
         bus.broker = Some(bus.runtime.block_on(Broker::start(config, parts)).unwrap());
         bus
     }

@@ -14,3 +14,5 @@ mod generation;
 mod greeting;
 mod lag;
 mod publishing;
+mod quotas;
+mod served;

@@ -239,6 +239,17 @@ pub enum Member {
     Below(PrincipalPrefix),
 }
 
+impl Member {
+    /// The SPIFFE trust domain, when its principals have one.
+    #[must_use]
+    pub fn trust_domain(&self) -> Option<&str> {
+        match self {
+            Self::Exactly(principal) => principal.trust_domain(),
+            Self::Below(prefix) => Some(prefix.trust_domain()),
+        }
+    }
+}
+
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -251,6 +262,15 @@ impl fmt::Display for Member {
 /// A SPIFFE path and its closing slash: `spiffe://acme.example/ns/a/`, written with a `*` after it in documents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PrincipalPrefix(pub(super) Arc<str>);
+
+impl PrincipalPrefix {
+    /// The SPIFFE trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        let rest = self.0.strip_prefix("spiffe://").unwrap_or(&self.0);
+        rest.split_once('/').map_or(rest, |(domain, _)| domain)
+    }
+}
 
 impl fmt::Display for PrincipalPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,8 @@
 //! The policy in force: read from its file, checked by its own tests, counted by generation.
 //!
 //! A file that is missing, empty, unreadable or wrong is an error, and the caller keeps what it has: no fault of a
-//! file ever means "allow" (FAILURES T26, T27).
+//! file ever means "allow" (FAILURES T26, T27). Nor does a slip of the pen: a rule for a place or a trust domain that
+//! no listener has (`served`) would never speak, and the one that was meant to forbid would allow.
 
 use std::fmt;
 use std::io;
@@ -12,7 +13,12 @@ use sealbus_protocol::limits::POLICY_BYTES_MAX;
 use sealbus_protocol::policy::{CompiledPolicy, DocumentError, Policy, PolicyError};
 use sha2::{Digest, Sha256};
 
+use crate::config::ListenerConfig;
 use crate::vfs::Vfs;
+
+mod served;
+
+pub use served::{NotServed, Unserved};
 
 /// A policy that decides, and what peers are told about it.
 #[derive(Debug)]
@@ -25,28 +31,35 @@ pub struct PolicyInForce {
     pub compiled: CompiledPolicy,
 }
 
-/// Reads a policy from its file and runs its tests, those without a time of their own at `now_ms`.
+/// Reads a policy for these listeners from its file and runs its tests, those without a time of their own at `now_ms`.
 ///
 /// # Errors
 /// [`PolicyLoadError`] names the file and, where there is one, the line and column.
 pub fn load(
     vfs: &dyn Vfs,
     path: &Path,
+    listeners: &[ListenerConfig],
     generation: u64,
     now_ms: u64,
 ) -> Result<PolicyInForce, PolicyLoadError> {
     let refuse = |fault| PolicyLoadError { path: path.to_owned(), fault };
     let bytes = vfs.read(path, POLICY_BYTES_MAX as u64).map_err(|error| refuse(PolicyFault::Read(error)))?;
-    parse(&bytes, generation, now_ms).map_err(refuse)
+    parse(&bytes, listeners, generation, now_ms).map_err(refuse)
 }
 
-fn parse(bytes: &[u8], generation: u64, now_ms: u64) -> Result<PolicyInForce, PolicyFault> {
+fn parse(
+    bytes: &[u8],
+    listeners: &[ListenerConfig],
+    generation: u64,
+    now_ms: u64,
+) -> Result<PolicyInForce, PolicyFault> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| PolicyFault::NotUtf8 { at: error.valid_up_to() })?;
     if text.trim().is_empty() {
         return Err(PolicyFault::Empty);
     }
     let policy = Policy::parse(text).map_err(PolicyFault::Document)?;
+    served::check(&policy, listeners).map_err(PolicyFault::NotServed)?;
     let compiled = CompiledPolicy::compile(policy, now_ms).map_err(PolicyFault::Policy)?;
     Ok(PolicyInForce { generation, hash: PolicyHash::new(Sha256::digest(bytes).into()), compiled })
 }
@@ -86,6 +99,8 @@ pub enum PolicyFault {
     },
     /// It is not a policy document; the error has line and column.
     Document(DocumentError),
+    /// It is one that speaks of what no listener of the broker serves.
+    NotServed(NotServed),
     /// It is one that contradicts its own tests.
     Policy(PolicyError),
 }
@@ -103,6 +118,7 @@ impl fmt::Display for PolicyFault {
             Self::Empty => f.write_str("the file is empty, and an empty policy is refused"),
             Self::NotUtf8 { at } => write!(f, "not UTF-8 at byte {at}"),
             Self::Document(error) => error.fmt(f),
+            Self::NotServed(error) => error.fmt(f),
             Self::Policy(error) => error.fmt(f),
         }
     }
@@ -113,6 +129,7 @@ impl std::error::Error for PolicyLoadError {
         match &self.fault {
             PolicyFault::Read(error) => Some(error),
             PolicyFault::Document(error) => Some(error),
+            PolicyFault::NotServed(error) => Some(error),
             PolicyFault::Policy(error) => Some(error),
             PolicyFault::Empty | PolicyFault::NotUtf8 { .. } => None,
         }
@@ -130,13 +147,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.toml");
         std::fs::write(&path, bytes).unwrap();
-        load(&OsVfs, &path, 3, AT_MS)
+        load(&OsVfs, &path, &[], 3, AT_MS)
     }
 
     /// FAILURES T26.
     #[test]
     fn no_fault_of_the_file_means_allow() {
-        let missing = load(&OsVfs, Path::new("no/such/policy.toml"), 1, AT_MS).unwrap_err();
+        let missing = load(&OsVfs, Path::new("no/such/policy.toml"), &[], 1, AT_MS).unwrap_err();
         assert!(matches!(missing.fault(), PolicyFault::Read(_)));
         assert!(missing.to_string().starts_with("policy no/such/policy.toml: cannot be read: "));
         for (bytes, expected) in [
@@ -160,6 +177,14 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error.fault(), PolicyFault::Policy(_)));
         assert!(error.to_string().contains("line 2: test[0] expects that cn:eve"), "{error}");
+    }
+
+    #[test]
+    fn a_policy_for_what_no_listener_serves_is_refused() {
+        let error =
+            load_bytes(b"version = 1\n[[revoke]]\nprincipal = \"spiffe://acme.example/eve\"\n").unwrap_err();
+        assert!(matches!(error.fault(), PolicyFault::NotServed(_)));
+        assert!(error.to_string().contains("policy.toml: revoke[0] "), "{error}");
     }
 
     #[test]
