@@ -53,7 +53,10 @@ pub(crate) async fn run(
     let bus = context.connect().await?;
     let log = Log { bus: &bus, server: &context.server };
     let mut from = log.end().await?.saturating_sub(*lines);
-    let shown = log.read_from(&mut from).await?;
+    let mut shown = log.read_from(&mut from).await?;
+    // The log may have grown since its end was asked for, by this very session among others.
+    let more = shown.len().saturating_sub(usize::try_from(*lines).unwrap_or(usize::MAX));
+    shown.drain(..more);
     print(&shown, *output, Heads::Shown)?;
     if *follow {
         let mut signals = Signals::listen()?;
