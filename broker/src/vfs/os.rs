@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
-use super::traits::{AppendFile, Lock, Vfs};
+use rustix::fs::Advice;
+
+use super::replace::{check_one_directory, directory_of};
+use super::traits::{AppendFile, DataFile, Lock, Vfs};
 
 /// The file system of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,6 +19,9 @@ pub struct OsVfs;
 /// Who else may touch what we create: nobody.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
+
+/// What Linux takes in one vectored write (its `IOV_MAX`).
+const SLICES_MAX: usize = 1024;
 
 impl Vfs for OsVfs {
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
@@ -38,8 +45,13 @@ impl Vfs for OsVfs {
         if path.is_dir() {
             return Ok(());
         }
-        fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
-        sync_parent(path)
+        // Each level is a name in the one above it, and is kept there by a sync of its own.
+        self.create_dir_all(directory_of(path))?;
+        match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            created => created?,
+        }
+        self.sync_dir(directory_of(path))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
@@ -48,17 +60,15 @@ impl Vfs for OsVfs {
         let file = match options.clone().create_new(true).open(path) {
             Ok(file) => {
                 file.sync_all()?;
-                sync_parent(path)?;
+                self.sync_dir(directory_of(path))?;
                 file
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path)?,
             Err(error) => return Err(error),
         };
-        let metadata = file.metadata()?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
-        }
-        Ok(Box::new(OsFile { file, len: metadata.len() }))
+        close_to_others(&file)?;
+        let len = file.metadata()?.len();
+        Ok(Box::new(OsAppendFile { file, len }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
@@ -79,14 +89,85 @@ impl Vfs for OsVfs {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DataFile>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
+        Ok(Arc::new(OsDataFile { file }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DataFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        close_to_others(&file)?;
+        Ok(Arc::new(OsDataFile { file }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        check_one_directory(from, to)?;
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(dir)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
 }
 
-struct OsFile {
+struct OsDataFile {
+    file: File,
+}
+
+impl DataFile for OsDataFile {
+    fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        write_all_at(offset, slices, |slices, offset| Ok(rustix::io::pwritev(&self.file, slices, offset)?))
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        read_at(&self.file, offset, buf)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn forget_cached(&self) {
+        // Pages that are still dirty stay, and a system without this call keeps everything: checksums judge what is
+        // read in any case.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
+    }
+}
+
+struct OsAppendFile {
     file: File,
     len: u64,
 }
 
-impl AppendFile for OsFile {
+impl AppendFile for OsAppendFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let written = self.file.write_all(bytes);
         match written {
@@ -112,12 +193,7 @@ impl AppendFile for OsFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.file.read_at(buf, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
+        read_at(&self.file, offset, buf)
     }
 }
 
@@ -133,13 +209,50 @@ impl fmt::Debug for dyn Lock {
     }
 }
 
-/// A new name is in its directory after a power loss only once the directory itself was synced.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    File::open(parent)?.sync_all()
+/// Whoever made it, and with whatever mode: from now on it is for this user alone.
+fn close_to_others(file: &File) -> io::Result<()> {
+    if file.metadata()?.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    file.set_permissions(fs::Permissions::from_mode(FILE_MODE))
+}
+
+fn read_at(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read_at(buf, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Writes until everything is written. `write` takes no more slices than the system does and may write a part.
+fn write_all_at(
+    mut offset: u64,
+    slices: &[IoSlice<'_>],
+    mut write: impl FnMut(&[IoSlice<'_>], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> =
+        slices.iter().filter(|slice| !slice.is_empty()).map(|slice| IoSlice::new(slice)).collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        let taken = rest.get(..SLICES_MAX).unwrap_or(rest);
+        match write(taken, offset) {
+            Ok(0) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WriteZero,
+                    format!("the system wrote nothing at {offset} and did not say why"),
+                ));
+            }
+            Ok(written) => {
+                offset = offset.saturating_add(written as u64);
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -210,5 +323,64 @@ mod tests {
         assert_eq!(second.to_string(), format!("another process holds the lock {}", path.display()));
         drop(first);
         OsVfs.lock(&path).unwrap();
+    }
+
+    /// A system that writes `most` bytes at a time and is interrupted before each.
+    fn written_in_parts(slices: &[IoSlice<'_>], most: usize) -> (Vec<u8>, usize) {
+        let (mut file, mut calls) = (Vec::new(), 0);
+        write_all_at(7, slices, |slices, offset| {
+            calls += 1;
+            assert!(slices.len() <= SLICES_MAX);
+            assert_eq!(offset, 7 + file.len() as u64);
+            if calls % 2 == 1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter()).copied().take(most).collect();
+            file.extend_from_slice(&bytes);
+            Ok(bytes.len())
+        })
+        .unwrap();
+        (file, calls)
+    }
+
+    #[test]
+    fn a_write_goes_on_until_everything_is_written() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(3000).collect();
+        let singly: Vec<IoSlice<'_>> = bytes.chunks(1).map(IoSlice::new).collect();
+        let coarse: Vec<IoSlice<'_>> = bytes.chunks(700).map(IoSlice::new).collect();
+        for (slices, most, calls) in
+            [(&singly, 5000, 6), (&coarse, 5000, 2), (&coarse, 699, 10), (&singly, 1, 6000)]
+        {
+            assert_eq!(written_in_parts(slices, most), (bytes.clone(), calls), "{most} bytes at a time");
+        }
+        let empty = [IoSlice::new(&[]), IoSlice::new(&[])];
+        assert_eq!(written_in_parts(&empty, 1), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn a_write_that_writes_nothing_or_fails_is_an_error() {
+        let slices = [IoSlice::new(b"abc")];
+        let error = write_all_at(9, &slices, |_, _| Ok(0)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+        assert_eq!(error.to_string(), "the system wrote nothing at 9 and did not say why");
+        let error = write_all_at(0, &slices, |_, _| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    /// FAILURES T48.
+    #[test]
+    fn data_files_are_for_this_user_alone_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("segment");
+        let file = OsVfs.create(&path).unwrap();
+        assert_eq!(OsVfs.mode(&path).unwrap(), 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        OsVfs.open(&path).unwrap();
+        assert_eq!(OsVfs.mode(&path).unwrap(), 0o600);
+        file.write_at(0, &[IoSlice::new(b"abc")]).unwrap();
+        file.sync_data().unwrap();
+        file.forget_cached();
+        assert_eq!(OsVfs.read(&path, 3).unwrap(), b"abc");
+        assert!(OsVfs.free_bytes(dir.path()).unwrap() > 0);
     }
 }
