@@ -25,8 +25,6 @@ pub(crate) struct Binding {
     pub(crate) principal: Principal,
     /// The binding's bytes.
     pub(crate) bytes: Bytes,
-    /// Grows with every binding that comes, so that a session knows whether it has sent the newest of a kid.
-    pub(crate) serial: u64,
     is_revoked: AtomicBool,
 }
 
@@ -51,7 +49,6 @@ impl Binding {
             kid,
             principal: principal.clone(),
             bytes,
-            serial: 1,
             is_revoked: AtomicBool::new(false),
         })
     }
@@ -90,12 +87,12 @@ impl Bindings {
         }
         self.forget(&kid);
         self.make_room(principal);
-        let serial = self.stamp();
+        let used = self.stamp();
         let (principal_of, is_revoked) = (principal.clone(), AtomicBool::new(false));
         let binding =
-            Arc::new(Binding { kid, principal: principal_of, bytes: bytes.clone(), serial, is_revoked });
-        self.known.insert(kid, Known { binding: Arc::clone(&binding), used: serial });
-        self.used.insert(serial, kid);
+            Arc::new(Binding { kid, principal: principal_of, bytes: bytes.clone(), is_revoked });
+        self.known.insert(kid, Known { binding: Arc::clone(&binding), used });
+        self.used.insert(used, kid);
         *self.per_principal.entry(principal.clone()).or_default() += 1;
         binding
     }
@@ -194,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_binding_of_a_kid_has_the_highest_serial() {
+    fn a_key_that_is_bound_anew_stands_for_the_new_binding() {
         let mut bindings = Bindings::default();
         let anna = principal("anna");
         let first = bindings.keep_parts(kid(1), &anna, &Bytes::from_static(b"one"));
         let same = bindings.keep_parts(kid(1), &anna, &Bytes::from_static(b"one"));
-        assert_eq!(first.serial, same.serial);
+        assert!(Arc::ptr_eq(&first, &same));
         let renewed = bindings.keep_parts(kid(1), &anna, &Bytes::from_static(b"two"));
-        assert!(renewed.serial > first.serial);
+        assert!(Arc::ptr_eq(&renewed, &bindings.find(&kid(1)).unwrap()));
         assert_eq!(bindings.per_principal.get(&anna), Some(&1));
     }
 }

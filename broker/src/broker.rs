@@ -19,11 +19,13 @@ use crate::change::{CHANGES_WAITING_MAX, ChangeRequest, ReloadError, ReloadRepor
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::descriptors::{self, TooFewDescriptors};
+use crate::keeping::{self, Keeping};
 use crate::listener::listen;
 use crate::policy::{self, PolicyInForce, PolicyLoadError};
 use crate::port::Port;
 use crate::reload::{Changes, facts};
 use crate::shutdown::{Shutdown, Trigger};
+use crate::storage::whole::StorageError;
 use crate::telemetry;
 use crate::tls::{self, TlsError, TlsMaterial};
 use crate::vfs::{Lock, OsVfs, Vfs};
@@ -63,6 +65,7 @@ pub struct Broker {
     trigger: Trigger,
     listeners: Vec<JoinHandle<JoinSet<()>>>,
     changes: JoinHandle<()>,
+    keeping: Keeping,
     audit_thread: AuditThread,
     lock: Box<dyn Lock>,
 }
@@ -85,7 +88,7 @@ impl Broker {
 
         let now_ms = clock.now_ms();
         let policy =
-            policy::load(&*vfs, &config.policy, &config.listeners, 1, now_ms).map_err(StartError::Policy)?;
+            policy::load_for(&*vfs, &config, 1, now_ms).map_err(StartError::Policy)?;
         let load = |listener| {
             tls::load(&*vfs, listener, Arc::clone(&clock))
                 .map_err(|error| StartError::Tls { listener: listener.address, error: Box::new(error) })
@@ -96,8 +99,18 @@ impl Broker {
             Audit::start(&*vfs, Arc::clone(&clock), &config.audit, &data_dir.join("audit"))
                 .map_err(StartError::AuditStart)?;
         record_start(&audit, &config, &policy).await.map_err(StartError::Audit)?;
-        let bound = match bind(&config, materials).await {
-            Ok(bound) => bound,
+        let begun = match keeping::open(&config, &policy, (&vfs, &clock), &audit).await {
+            Ok(kept) => match bind(&config, materials).await {
+                Ok(bound) => Ok((kept, bound)),
+                Err(error) => {
+                    kept.close().await;
+                    Err(error)
+                }
+            },
+            Err(error) => Err(StartError::Storage(error)),
+        };
+        let (kept, bound) = match begun {
+            Ok(begun) => begun,
             Err(error) => {
                 // The log says that it started, and must say that this was not a crash. Why it does not start is
                 // what its operator has to know, and is returned whatever becomes of that.
@@ -115,8 +128,11 @@ impl Broker {
             limits: config.limits.clone(),
             audit,
             policy,
+            storage: Arc::clone(&kept.storage),
+            consumers: Arc::clone(&kept.consumers),
             changes,
         }));
+        let keeping = kept.begin(&bus);
         let (trigger, shutdown) = Shutdown::new();
         let admission = Admission::new(&config.limits, share.newcomers_max);
         let (sockets, ports): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
@@ -131,7 +147,7 @@ impl Broker {
             .collect();
         let changes = Changes { bus: Arc::clone(&bus), ports, config: Arc::new(config), vfs };
         let changes = tokio::spawn(changes.run(requests));
-        Ok(Self { bus, addresses, trigger, listeners, changes, audit_thread, lock })
+        Ok(Self { bus, addresses, trigger, listeners, changes, keeping, audit_thread, lock })
     }
 
     /// Where it listens, in the order of the configuration; a port 0 of the configuration is the one it got.
@@ -158,7 +174,7 @@ impl Broker {
     /// # Errors
     /// [`AuditUnavailable`] when the last events could not be written. The broker has stopped all the same.
     pub async fn shutdown(self) -> Result<(), AuditUnavailable> {
-        let Self { bus, addresses: _, trigger, listeners, changes, audit_thread, lock } = self;
+        let Self { bus, addresses: _, trigger, listeners, changes, keeping, audit_thread, lock } = self;
         trigger.trigger();
         bus.sessions.close();
         let timeout_ms = bus.limits.drain_timeout_ms;
@@ -177,6 +193,7 @@ impl Broker {
             }
         }
         changes.abort();
+        keeping.stop().await;
         let stopped = stop_audit(&bus.audit, audit_thread).await;
         drop(lock);
         stopped
@@ -303,6 +320,8 @@ pub enum StartError {
     Audit(AuditUnavailable),
     /// The policy is refused.
     Policy(PolicyLoadError),
+    /// What the broker keeps cannot be opened.
+    Storage(StorageError),
     /// A listener's certificates, roots or revocation lists are refused.
     Tls {
         /// The listener.
@@ -330,6 +349,7 @@ impl fmt::Display for StartError {
             Self::AuditStart(error) => error.fmt(f),
             Self::Audit(error) => write!(f, "the start cannot be recorded: {error}"),
             Self::Policy(error) => error.fmt(f),
+            Self::Storage(error) => write!(f, "storage: {error}"),
             Self::Tls { listener, error } => write!(f, "listener {listener}: {error}"),
             Self::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
         }
@@ -344,6 +364,7 @@ impl std::error::Error for StartError {
             Self::AuditStart(error) => Some(error),
             Self::Audit(error) => Some(error),
             Self::Policy(error) => Some(error),
+            Self::Storage(error) => Some(error),
             Self::Tls { error, .. } => Some(error),
         }
     }

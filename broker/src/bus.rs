@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use sealbus_protocol::ids::BusId;
+use sealbus_protocol::session::Tick;
 use tokio::sync::mpsc;
 
 use crate::audit::{Audit, SessionId};
@@ -13,11 +14,15 @@ use crate::bindings::Bindings;
 use crate::change::ChangeRequest;
 use crate::clock::Clock;
 use crate::config::LimitsConfig;
+use crate::consumers::driver::Drivers;
+use crate::consumers::registry::Consumers;
+use crate::counts::Counts;
 use crate::policy::PolicyInForce;
 use crate::producers::Producers;
 use crate::quotas::Quotas;
 use crate::router::Router;
 use crate::sessions::{Handle, Sessions};
+use crate::storage::whole::Storage;
 
 /// What all sessions share.
 pub(crate) struct Bus {
@@ -41,6 +46,16 @@ pub(crate) struct Bus {
     pub(crate) sessions: Sessions,
     /// What each principal has taken.
     pub(crate) quotas: Quotas,
+    /// What is kept.
+    pub(crate) storage: Arc<Storage>,
+    /// Durable consumers.
+    pub(crate) consumers: Arc<Consumers>,
+    /// What moves them.
+    pub(crate) drivers: Arc<Drivers>,
+    /// When the broker was started.
+    pub(crate) started: Tick,
+    /// What has been done.
+    pub(crate) counts: Counts,
     /// Where changes are asked for.
     pub(crate) changes: mpsc::Sender<ChangeRequest>,
     session_next: AtomicU64,
@@ -54,13 +69,16 @@ pub(crate) struct Beginnings {
     pub(crate) limits: LimitsConfig,
     pub(crate) audit: Audit,
     pub(crate) policy: PolicyInForce,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) consumers: Arc<Consumers>,
     pub(crate) changes: mpsc::Sender<ChangeRequest>,
 }
 
 impl Bus {
     /// A bus without sessions.
     pub(crate) fn new(beginnings: Beginnings) -> Self {
-        let Beginnings { id, clock, limits, audit, policy, changes } = beginnings;
+        let Beginnings { id, clock, limits, audit, policy, storage, consumers, changes } = beginnings;
+        let started = clock.tick();
         Self {
             id,
             clock,
@@ -72,6 +90,11 @@ impl Bus {
             bindings: Mutex::default(),
             sessions: Sessions::default(),
             quotas: Quotas::default(),
+            storage,
+            consumers,
+            drivers: Arc::default(),
+            started,
+            counts: Counts::default(),
             changes,
             session_next: AtomicU64::new(1),
             cut: AtomicU64::new(0),

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::audit::{AuditUnavailable, Initiator};
 use crate::policy::PolicyLoadError;
+use crate::storage::whole::StorageError;
 use crate::tls::TlsError;
 
 /// Changes that may wait for their turn. More are refused: nobody needs them.
@@ -55,6 +56,8 @@ pub enum ReloadError {
         /// What is wrong.
         error: Box<TlsError>,
     },
+    /// The policy is good, and its streams cannot be opened, or it cannot be kept; the one before stays in force.
+    Storage(StorageError),
     /// The change could not be recorded, so it was not made.
     Audit(AuditUnavailable),
     /// Too many changes wait already.
@@ -73,6 +76,7 @@ impl fmt::Display for ReloadError {
                     "certificates, roots and revocation lists stay as they were: listener {listener}: {error}"
                 )
             }
+            Self::Storage(error) => write!(f, "the policy stays as it was: {error}"),
             Self::Audit(error) => write!(f, "nothing was changed: {error}"),
             Self::Busy => write!(f, "{CHANGES_WAITING_MAX} changes wait already"),
             Self::Stopping => f.write_str("the broker is shutting down"),
@@ -85,6 +89,7 @@ impl std::error::Error for ReloadError {
         match self {
             Self::Policy(error) => Some(error),
             Self::Tls { error, .. } => Some(error),
+            Self::Storage(error) => Some(error),
             Self::Audit(error) => Some(error),
             Self::Busy | Self::Stopping => None,
         }

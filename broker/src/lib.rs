@@ -29,8 +29,12 @@
 pub mod audit;
 pub mod clock;
 pub mod config;
+#[doc(hidden)]
+pub mod consumers;
 pub mod policy;
 pub mod shutdown;
+#[doc(hidden)]
+pub mod storage;
 pub mod tls;
 pub mod vfs;
 
@@ -39,7 +43,10 @@ mod bindings;
 mod broker;
 mod bus;
 mod change;
+mod counts;
 mod descriptors;
+mod keeping;
+mod letters;
 mod listener;
 mod locks;
 mod outbox;

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use bytes::Bytes;
+use sealbus_protocol::ids::StreamId;
 use sealbus_protocol::topic::Topic;
 
 use crate::bindings::Binding;
@@ -45,6 +46,21 @@ pub(crate) struct Published {
     pub(crate) producer: Arc<Party>,
     /// What binds its key.
     pub(crate) binding: Arc<Binding>,
+    /// Its place in the stream that keeps it; none when it is live only.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// A batch's place in the stream that keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// The stream.
+    pub(crate) stream: StreamId,
+    /// Offset of its first message.
+    pub(crate) offset: u64,
+    /// What its leaf says of the policy.
+    pub(crate) policy_version: u64,
+    /// Its place in the stream's tree.
+    pub(crate) leaf_index: u64,
 }
 
 /// A subscription, by a number that its session never uses twice. The client's own id may be used again, and what was
@@ -304,6 +320,7 @@ mod tests {
             generation: 1,
             binding: Binding::testing(&producer.principal),
             producer: Arc::new(producer),
+            kept: None,
         })
     }
 

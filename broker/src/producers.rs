@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use sealbus_protocol::batch::accept::SequenceState;
 use sealbus_protocol::frame::{IncarnationState, InstanceKind};
 use sealbus_protocol::identity::Principal;
-use sealbus_protocol::ids::{IncarnationId, InstanceId, Kid};
+use sealbus_protocol::ids::{IncarnationId, InstanceId, Kid, StreamId};
 use sealbus_protocol::limits::{
     CLOCK_AHEAD_MS_MAX, SEQUENCE_STATES_PER_PRINCIPAL_MAX, STARTED_BEHIND_MS_MAX,
 };
@@ -46,6 +46,24 @@ pub(crate) struct Claim {
     pub(crate) started_ms: u64,
     /// The incarnation.
     pub(crate) incarnation_id: IncarnationId,
+}
+
+/// What a sequence is of: a topic, within the stream that captures it. A topic that another stream captures from some
+/// day on has another sequence there, whose digests are other ones too.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SequenceKey {
+    /// The stream; zero for a topic that is live only.
+    pub(crate) stream: StreamId,
+    /// The topic.
+    pub(crate) topic: Topic,
+}
+
+impl SequenceKey {
+    /// A sequence of which nothing is known. A stream knows its producers from its own log, so that one which it does
+    /// not know begins at 0; a live topic takes the sequence up where its producer stands.
+    fn unknown(&self) -> SequenceState {
+        if self.stream.is_zero() { SequenceState::new() } else { SequenceState::from_start() }
+    }
 }
 
 /// A granted claim.
@@ -120,7 +138,7 @@ struct Incarnation<H> {
     claim: Claim,
     holder: Option<(SessionId, H)>,
     idle_since: Option<u64>,
-    topics: HashMap<Topic, Entry>,
+    topics: HashMap<SequenceKey, Entry>,
 }
 
 #[derive(Debug)]
@@ -136,7 +154,7 @@ struct Remembered {
     incarnations: usize,
     states: usize,
     idle_incarnations: BTreeMap<u64, IncarnationId>,
-    idle_states: BTreeMap<u64, (IncarnationId, Topic)>,
+    idle_states: BTreeMap<u64, (IncarnationId, SequenceKey)>,
     /// The newest incarnation of each configured instance.
     instances: HashMap<InstanceId, (u64, IncarnationId)>,
 }
@@ -208,22 +226,63 @@ impl<H: Clone> Producers<H> {
         Ok(Claimed { incarnation, displaced })
     }
 
-    /// Opens the sequence of a topic for the session that holds the incarnation.
+    /// Takes up an incarnation that is known from the logs, with the sequences that it has in them: it comes back as one
+    /// that nobody holds. One of which something is known already gets the sequences that it has not.
+    ///
+    /// What goes beyond the limits is left out, oldest first when they are brought in the order of their use.
+    pub(crate) fn restore(&mut self, claim: Claim, sequences: Vec<(SequenceKey, SequenceState)>) {
+        let (id, principal) = (claim.incarnation_id, claim.principal.clone());
+        if !self.incarnations.contains_key(&id) && self.make_room_for_incarnation(&principal).is_err() {
+            return;
+        }
+        let stamp = self.stamp();
+        let remembered = self.principals.entry(principal.clone()).or_default();
+        match claim.instance_kind {
+            InstanceKind::Random => {}
+            InstanceKind::Configured => {
+                let newest = (claim.started_ms, id);
+                if remembered.instances.get(&claim.instance_id).is_none_or(|known| *known < newest) {
+                    remembered.remember_instance(claim.instance_id, newest);
+                }
+            }
+        }
+        let incarnation = self.incarnations.entry(id).or_insert_with(|| {
+            remembered.incarnations = remembered.incarnations.saturating_add(1);
+            remembered.idle_incarnations.insert(stamp, id);
+            Incarnation { claim, holder: None, idle_since: Some(stamp), topics: HashMap::new() }
+        });
+        let unknown: Vec<_> =
+            sequences.into_iter().filter(|(key, _)| !incarnation.topics.contains_key(key)).collect();
+        for (key, state) in unknown {
+            if self.make_room_for_state(&principal).is_err() {
+                return;
+            }
+            let stamp = self.stamp();
+            let Some(incarnation) = self.incarnations.get_mut(&id) else { return };
+            let remembered = self.principals.entry(principal.clone()).or_default();
+            remembered.states = remembered.states.saturating_add(1);
+            remembered.idle_states.insert(stamp, (id, key.clone()));
+            let state = Arc::new(Mutex::new(state));
+            incarnation.topics.insert(key, Entry { state, opens: 0, idle_since: Some(stamp) });
+        }
+    }
+
+    /// Opens a sequence for the session that holds the incarnation.
     pub(crate) fn open(
         &mut self,
         id: IncarnationId,
-        topic: &Topic,
+        key: &SequenceKey,
     ) -> Result<Arc<Mutex<SequenceState>>, TooManyTopics> {
         let incarnation = self.incarnations.get(&id).ok_or(TooManyTopics)?;
         let principal = incarnation.claim.principal.clone();
-        if !incarnation.topics.contains_key(topic) {
+        if !incarnation.topics.contains_key(key) {
             self.make_room_for_state(&principal)?;
         }
         let incarnation = self.incarnations.get_mut(&id).ok_or(TooManyTopics)?;
         let remembered = self.principals.entry(principal).or_default();
-        let entry = incarnation.topics.entry(topic.clone()).or_insert_with(|| {
+        let entry = incarnation.topics.entry(key.clone()).or_insert_with(|| {
             remembered.states = remembered.states.saturating_add(1);
-            Entry { state: Arc::default(), opens: 0, idle_since: None }
+            Entry { state: Arc::new(Mutex::new(key.unknown())), opens: 0, idle_since: None }
         });
         if let Some(stamp) = entry.idle_since.take() {
             remembered.idle_states.remove(&stamp);
@@ -233,16 +292,16 @@ impl<H: Clone> Producers<H> {
     }
 
     /// A session has no more use for a topic that it had opened.
-    pub(crate) fn close(&mut self, id: IncarnationId, topic: &Topic) {
+    pub(crate) fn close(&mut self, id: IncarnationId, key: &SequenceKey) {
         let stamp = self.stamp();
         let Some(incarnation) = self.incarnations.get_mut(&id) else { return };
-        let Some(entry) = incarnation.topics.get_mut(topic) else { return };
+        let Some(entry) = incarnation.topics.get_mut(key) else { return };
         entry.opens = entry.opens.saturating_sub(1);
         if entry.opens == 0
             && let Some(remembered) = self.principals.get_mut(&incarnation.claim.principal)
         {
             entry.idle_since = Some(stamp);
-            remembered.idle_states.insert(stamp, (id, topic.clone()));
+            remembered.idle_states.insert(stamp, (id, key.clone()));
         }
     }
 
@@ -281,10 +340,10 @@ impl<H: Clone> Producers<H> {
         if remembered.states < SEQUENCE_STATES_PER_PRINCIPAL_MAX {
             return Ok(());
         }
-        let (_, (id, topic)) = remembered.idle_states.pop_first().ok_or(TooManyTopics)?;
+        let (_, (id, key)) = remembered.idle_states.pop_first().ok_or(TooManyTopics)?;
         remembered.states = remembered.states.saturating_sub(1);
         if let Some(incarnation) = self.incarnations.get_mut(&id) {
-            incarnation.topics.remove(&topic);
+            incarnation.topics.remove(&key);
         }
         Ok(())
     }
@@ -350,8 +409,12 @@ mod tests {
         }
     }
 
-    fn topic(index: usize) -> Topic {
-        Topic::parse(&format!("t/{index}")).unwrap()
+    fn topic(index: usize) -> SequenceKey {
+        SequenceKey { stream: StreamId::ZERO, topic: Topic::parse(&format!("t/{index}")).unwrap() }
+    }
+
+    fn stored(index: usize) -> SequenceKey {
+        SequenceKey { stream: StreamId::new([9; 16]), ..topic(index) }
     }
 
     #[test]
@@ -392,6 +455,28 @@ mod tests {
         let later_ms = NOW_MS + 24 * 60 * 60 * 1_000;
         let claimed = producers.claim_at(claim("anna", 1), SessionId(2), (), later_ms).unwrap();
         assert_eq!(claimed.incarnation, IncarnationState::Resumed);
+    }
+
+    #[test]
+    fn an_incarnation_that_the_logs_know_comes_back_whenever_it_began() {
+        let mut producers = Producers::new();
+        let old = Claim { instance_kind: InstanceKind::Configured, ..claim("anna", 1) };
+        producers.restore(old.clone(), vec![(stored(1), SequenceState::from_start())]);
+        producers.restore(old.clone(), vec![(stored(2), SequenceState::from_start())]);
+        let later_ms = NOW_MS + 24 * 60 * 60 * 1_000;
+        let claimed = producers.claim_at(old.clone(), SessionId(1), (), later_ms).unwrap();
+        assert_eq!(claimed.incarnation, IncarnationState::Resumed);
+        let other = Claim { kid: Kid::new([9; 32]), ..old.clone() };
+        let refused = producers.claim_at(other, SessionId(2), (), NOW_MS);
+        assert_eq!(refused.map(|_| ()), Err(ClaimError::OtherIdentity));
+        let elder =
+            Claim { started_ms: NOW_MS - 1, incarnation_id: IncarnationId::new(number(2)), ..old.clone() };
+        let fenced = producers.claim_at(elder, SessionId(3), (), NOW_MS);
+        assert_eq!(fenced.map(|_| ()), Err(ClaimError::Fenced), "fencing survives a restart too");
+        producers.open(old.incarnation_id, &stored(1)).unwrap();
+        producers.open(old.incarnation_id, &topic(1)).unwrap();
+        let remembered = &producers.principals[&old.principal];
+        assert_eq!((remembered.states, remembered.idle_states.len(), remembered.incarnations), (3, 1, 1));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Making changes facts: the policy, and certificates with their roots and revocation lists.
 //!
 //! ```text
-//!   read and check --> audit, durable --> swap --> barrier: every session adopts, marks, arrives --> done
+//!   read and check --> $policy, its streams --> audit, durable --> swap --> barrier: every session adopts, marks,
+//!                                                                          arrives --> done
 //!        refused: as it was                           late after 50 ms: ended, and awaited
 //! ```
 //!
@@ -17,8 +18,10 @@ use crate::audit::{CutReason, Event, Initiator, PolicyFacts};
 use crate::bus::Bus;
 use crate::change::{ChangeRequest, ReloadError, ReloadReport};
 use crate::config::Config;
+use crate::keeping;
 use crate::policy::{self, PolicyInForce, PolicyLoadError};
 use crate::port::Port;
+use crate::storage::whole::{OpenedStream, StorageError};
 use crate::telemetry;
 use crate::tls::{self, TlsMaterial};
 use crate::vfs::Vfs;
@@ -85,7 +88,7 @@ impl Changes {
         let (config, vfs, clock) =
             (Arc::clone(&self.config), Arc::clone(&self.vfs), Arc::clone(&self.bus.clock));
         let read = move || {
-            let policy = policy::load(&*vfs, &config.policy, &config.listeners, generation, clock.now_ms());
+            let policy = policy::load_for(&*vfs, &config, generation, clock.now_ms());
             let load = |listener| {
                 tls::load(&*vfs, listener, Arc::clone(&clock))
                     .map_err(|error| ReloadError::Tls { listener: listener.address, error: Box::new(error) })
@@ -109,6 +112,14 @@ impl Changes {
                 return Err(ReloadError::Policy(error));
             }
         };
+        let opened = match self.prepare(&after).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let event = Event::PolicyRefused { reason: error.to_string(), by };
+                self.bus.audit.record_durable(event).await.map_err(ReloadError::Audit)?;
+                return Err(ReloadError::Storage(error));
+            }
+        };
         let event = Event::PolicyReloaded {
             generation: after.generation,
             before: Some(facts(before)),
@@ -116,12 +127,26 @@ impl Changes {
             by,
         };
         self.bus.audit.record_durable(event).await.map_err(ReloadError::Audit)?;
+        for stream in &opened {
+            let end = self.bus.storage.stream(stream.id).map_or(0, |store| store.bounds().end);
+            self.bus.consumers.handle_stream_opened(stream.id, end);
+        }
+        keeping::restore_producers(&self.bus, opened);
         self.bus.policy.store(Arc::clone(&after));
         let barrier = self.bus.sessions.raise(|control, barrier| control.policy = Some(barrier));
         // Each session watches over its own marker; the grace is for their turns, and ends one that never has its own.
         let timeout = Duration::from_millis(self.bus.limits.marker_timeout_ms.saturating_add(TURN_GRACE_MS));
         let late = self.bus.sessions.settle(&barrier, timeout, &CutReason::MarkerTimeout).await;
+        let (storage, policy) = (Arc::clone(&self.bus.storage), after.compiled.policy().clone());
+        let configured = tokio::task::spawn_blocking(move || storage.configure(&policy));
+        configured.await.map_err(|_| ReloadError::Stopping)?;
         Ok((after, late.len()))
+    }
+
+    /// Keeps a policy and opens its streams, before it comes into force.
+    async fn prepare(&self, after: &PolicyInForce) -> Result<Vec<OpenedStream>, StorageError> {
+        keeping::record_policy(&self.bus.storage, after).await?;
+        keeping::follow(&self.bus.storage, after, &self.bus.audit).await
     }
 
     /// All listeners or none.

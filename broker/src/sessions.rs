@@ -20,8 +20,10 @@ use sealbus_protocol::refusal::Refusal;
 use tokio::sync::Notify;
 
 use crate::audit::{CutReason, SessionId};
+use crate::letters::Letter;
 use crate::locks::lock;
 use crate::outbox::Outbox;
+use crate::storage::stream::store::Waiter;
 
 /// A session, as others see it.
 #[derive(Debug)]
@@ -33,6 +35,16 @@ pub(crate) struct Handle {
     control: Mutex<Control>,
     signalled: AtomicBool,
     superseded: AtomicBool,
+    letters: Mutex<Vec<Letter>>,
+    /// Whether letters have come, or a stream that the session waits for has moved.
+    noted: AtomicBool,
+}
+
+/// What has come for a session since it last looked.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// In the order in which they came.
+    pub(crate) letters: Vec<Letter>,
 }
 
 /// What a session has been told and has not yet looked at.
@@ -63,7 +75,25 @@ impl Handle {
             control: Mutex::default(),
             signalled: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
+            letters: Mutex::default(),
+            noted: AtomicBool::new(false),
         }
+    }
+
+    /// Brings the session something that it asked for.
+    pub(crate) fn post(&self, letter: Letter) {
+        lock(&self.letters).push(letter);
+        self.noted.store(true, Ordering::Release);
+        self.outbox.wake();
+    }
+
+    /// What has come since the session last looked, none when nothing has moved that it waits for. Nearly always
+    /// nothing, and then it costs nothing.
+    pub(crate) fn take_news(&self) -> Option<News> {
+        if !self.noted.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        Some(News { letters: std::mem::take(&mut *lock(&self.letters)) })
     }
 
     /// Tells the session something.
@@ -89,6 +119,14 @@ impl Handle {
     /// Whether another has taken its place.
     pub(crate) fn fence(&self) -> Fence {
         if self.superseded.load(Ordering::Acquire) { Fence::Superseded } else { Fence::Open }
+    }
+}
+
+/// A stream that the session publishes to or reads has moved.
+impl Waiter for Handle {
+    fn committed(&self) {
+        self.noted.store(true, Ordering::Release);
+        self.outbox.wake();
     }
 }
 

@@ -26,3 +26,12 @@ pub(crate) const POLICY_VERSION: &str = "policy_version";
 
 /// A number of things.
 pub(crate) const COUNT: &str = "count";
+
+/// The id of a stream.
+pub(crate) const STREAM: &str = "stream";
+
+/// A durable consumer.
+pub(crate) const CONSUMER: &str = "consumer";
+
+/// What happened, where it has no sentence of its own.
+pub(crate) const EVENT: &str = "event";

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    audit, bench, completions, context, demo, identity, init, policy, publish, serve, subscribe,
+    audit, bench, completions, consume, consumer, context, demo, identity, init, policy, publish, replay, serve,
+    stats, stream, subscribe,
 };
 
 const AFTER_HELP: &str = "\
@@ -13,6 +14,7 @@ Exit codes:
   0  done, or the answer is yes
   1  refused, denied or failed; stderr says what was attempted, what was found and what to do
   2  the arguments cannot be obeyed
+`stream verify` has some of its own; its help lists them.
 
 Start here:
   sealbus demo                                  everything at once on real data
@@ -62,8 +64,15 @@ pub(crate) enum Command {
     Publish(publish::PublishArguments),
     #[command(name = "sub")]
     Subscribe(subscribe::SubscribeArguments),
+    Replay(replay::ReplayArguments),
+    Consume(consume::ConsumeArguments),
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    #[command(subcommand)]
+    Stream(stream::StreamCommand),
+    #[command(subcommand)]
+    Consumer(consumer::ConsumerCommand),
+    Stats(stats::StatsArguments),
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     #[command(subcommand)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   DIR/ca/{ca.pem, ca.key, crl.pem}                  the development authority
-//!       broker/{tls.crt, tls.key}                     the broker's certificate
+//!       broker/{tls.crt, tls.key, log.key}            the broker's certificate, and what it signs checkpoints with
 //!       identities/NAME/{tls.crt, tls.key, context.toml}
 //!       operator/signing.key                          for signed policies, which a later version has
 //!       sealbus.toml  policy.toml  trust.toml  data/
@@ -14,16 +14,18 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use sealbus_protocol::identity::{Principal, check_trust_domain};
-use sealbus_protocol::ids::BusId;
-use sealbus_protocol::keys::SigningKey;
+use sealbus_protocol::ids::{BusId, StreamId};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use self::signing_key::SigningKeyLines;
+use self::texts::{policy_toml, sealbus_toml, trust_toml};
 use crate::context::{self, Context, ContextFile, read_bounded};
 use crate::failure::Failure;
 use crate::pki::{Authority, Issued, PkiError, write_new};
-use crate::{base64, text};
+
+mod signing_key;
+mod texts;
 
 /// Bytes of a PEM or TOML file of the folder; ours are a few hundred.
 const FILE_BYTES_MAX: u64 = 1_024 * 1_024;
@@ -55,6 +57,8 @@ pub(crate) struct Made {
     pub(crate) operator: Principal,
     /// The operator's public signing key, as a C2SP verifier key line.
     pub(crate) operator_key: String,
+    /// The public key of the broker's checkpoints, in base64.
+    pub(crate) log_key: String,
     pub(crate) broker_names: Vec<String>,
 }
 
@@ -82,9 +86,9 @@ impl BusFolder {
         let operator = principal(&new.trust_domain, OPERATOR)?;
         let operator_identity = authority.issue_client(&operator, &[]).map_err(pki)?;
         let signing_key = SigningKeyLines::new(OPERATOR).map_err(pki)?;
-        let mut bus_id = [0; BusId::LEN];
-        getrandom::fill(&mut bus_id).map_err(|error| pki(PkiError::Random(error)))?;
-        let bus_id = BusId::new(bus_id);
+        let bus_id = BusId::new(random().map_err(pki)?);
+        let stream_id = StreamId::new(random().map_err(pki)?);
+        let log_key = SigningKeyLines::new(&format!("{bus_id}/log")).map_err(pki)?;
 
         for part in ["", "ca", "broker", "identities", "operator", "data"] {
             folder.make_folder(part)?;
@@ -94,12 +98,14 @@ impl BusFolder {
         write("ca/ca.key", &authority.key_pem())?;
         write("ca/crl.pem", &revocation_list)?;
         broker.write_to(&folder.root.join("broker")).map_err(pki)?;
+        write("broker/log.key", &log_key.private)?;
         write("operator/signing.key", &signing_key.private)?;
-        write("trust.toml", &trust_toml(bus_id, &new.trust_domain))?;
-        write("sealbus.toml", &sealbus_toml(bus_id, new))?;
-        write("policy.toml", &policy_toml(&operator, &new.trust_domain))?;
+        write("trust.toml", &trust_toml(bus_id, &new.trust_domain, &log_key.public_key))?;
+        write("sealbus.toml", &sealbus_toml(bus_id, &new.trust_domain, new.address))?;
+        write("policy.toml", &policy_toml(&operator, &new.trust_domain, stream_id))?;
         folder.write_identity(OPERATOR, &operator_identity, &new.server())?;
-        Ok((folder, Made { bus_id, operator, operator_key: signing_key.public, broker_names }))
+        let (operator_key, log_key) = (signing_key.public, log_key.public_key);
+        Ok((folder, Made { bus_id, operator, operator_key, log_key, broker_names }))
     }
 
     /// The folder itself.
@@ -233,6 +239,13 @@ impl NewBus {
     }
 }
 
+/// Random bytes, for an id.
+fn random<const N: usize>() -> Result<[u8; N], PkiError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(PkiError::Random)?;
+    Ok(bytes)
+}
+
 /// The principal of a service of this bus. A service's name is one segment of a SPIFFE path, and a folder's name.
 fn principal(trust_domain: &str, name: &str) -> Result<Principal, Failure> {
     let invalid = |found: String| {
@@ -245,183 +258,9 @@ fn principal(trust_domain: &str, name: &str) -> Result<Principal, Failure> {
     Principal::parse(&format!("spiffe://{trust_domain}/{name}")).map_err(|error| invalid(error.to_string()))
 }
 
-/// An Ed25519 key in the line forms of C2SP signed notes, which the policies of a later version are signed with.
-///
-/// ```text
-///   PRIVATE+KEY+name+hex8+base64(01 seed)     hex8: the first four bytes of SHA-256(name 0a 01 public key)
-///   name+hex8+base64(01 public key)
-/// ```
-struct SigningKeyLines {
-    private: Zeroizing<String>,
-    public: String,
-}
-
-/// The type byte of Ed25519 in signed notes.
-const ED25519: u8 = 0x01;
-
-impl SigningKeyLines {
-    fn new(name: &str) -> Result<Self, PkiError> {
-        let mut seed = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *seed).map_err(PkiError::Random)?;
-        Ok(Self::of_seed(name, &seed))
-    }
-
-    fn of_seed(name: &str, seed: &Zeroizing<[u8; 32]>) -> Self {
-        let public = *SigningKey::from_seed(seed).verifying_key().as_bytes();
-        let mut hash = Sha256::new();
-        hash.update(name.as_bytes());
-        hash.update([b'\n', ED25519]);
-        hash.update(public);
-        let id = text::hex(hash.finalize().get(..4).expect("a SHA-256 has more than four bytes"));
-        let typed = |key: &[u8; 32]| {
-            let mut bytes = Zeroizing::new(Vec::with_capacity(33));
-            bytes.push(ED25519);
-            bytes.extend_from_slice(key);
-            Zeroizing::new(base64::encode(&bytes))
-        };
-        Self {
-            private: Zeroizing::new(format!("PRIVATE+KEY+{name}+{id}+{}\n", *typed(seed))),
-            public: format!("{name}+{id}+{}", *typed(&public)),
-        }
-    }
-}
-
-fn trust_toml(bus_id: BusId, trust_domain: &str) -> String {
-    format!(
-        r#"# What a client of this bus believes, and takes from nobody else. Services need a copy, and ca/ca.pem beside it.
-bus_id = "{bus_id}"
-broker_roots = "ca/ca.pem"              # who may say who the broker is
-
-[[trust_domain]]                        # whose messages are believed
-name = "{trust_domain}"
-principal = "spiffe"
-roots = "ca/ca.pem"
-"#
-    )
-}
-
-fn sealbus_toml(bus_id: BusId, new: &NewBus) -> String {
-    let NewBus { trust_domain, address, hosts: _ } = new;
-    format!(
-        r#"# The broker. Relative paths are relative to this file. `sealbus serve --config FILE --check` reads it and exits.
-bus_id = "{bus_id}"                     # never changes: what was signed for one bus means nothing on another
-data_dir = "data"
-policy = "policy.toml"
-
-[[listener]]
-address = "{address}"
-zone = "local"                          # what a rule's `when` may name
-principal = "spiffe"                    # spiffe | dns | cn
-trust_domain = "{trust_domain}"
-certificate = "broker/tls.crt"
-key = "broker/tls.key"
-client_ca = "ca/ca.pem"
-revocation = "crl"                      # crl | short-lived
-crl = "ca/crl.pem"
-
-[log]
-format = "text"                         # text | json, on stderr
-filter = "info"                         # error | warn | info | debug | trace
-"#
-    )
-}
-
-fn policy_toml(operator: &Principal, trust_domain: &str) -> String {
-    format!(
-        r#"# Who may do what. Nothing is allowed that no rule allows, and a [[deny]] beats every [[allow]].
-#   sealbus policy check FILE      reads it and runs its tests
-#   sealbus policy reload          puts it in force, on every connection, before the command returns
-version = 1                             # raise it with each change: clients and the audit log show it
-
-[[allow]]
-id = "operator"                         # every decision names its rule
-who = ["{operator}"]
-verbs = ["admin", "audit"]
-
-# A service that publishes, and one that receives. `sealbus identity issue NAME` makes their certificates.
-#
-# [[allow]]
-# id = "board-publishes-flights"
-# who = ["spiffe://{trust_domain}/board"]
-# verbs = ["publish"]
-# topics = ["flights/+/+"]              # `+` is one level, a trailing `#` is everything below
-#
-# [[allow]]
-# id = "display-reads-jfk"
-# who = ["role:displays"]               # roles are defined under [roles]
-# verbs = ["subscribe"]
-# topics = ["flights/JFK/+"]
-# when = {{ source = ["127.0.0.0/8"], until = "2030-01-01T00:00:00Z" }}
-#
-# [roles]                               # stands above the first [[allow]] or below the last, as you like
-# displays = ["spiffe://{trust_domain}/display", "spiffe://{trust_domain}/displays/*"]
-#
-# [[deny]]
-# id = "nobody-reads-secrets"
-# who = ["spiffe://{trust_domain}/*"]
-# verbs = ["subscribe"]
-# topics = ["secret/#"]
-#
-# [[revoke]]                            # from that moment on, whatever the rules say; live sessions are cut
-# principal = "spiffe://{trust_domain}/old-reports"
-# from = "2026-01-01T00:00:00Z"
-
-# Tests are run by `check`, at start and at each reload. A policy that fails one is refused as a whole.
-[[test]]
-who = "{operator}"
-can = {{ admin = true, audit = true }}
-cannot = {{ publish = ["flights/JFK/B6"] }}
-
-[[test]]
-who = "spiffe://{trust_domain}/nobody"
-cannot = {{ subscribe = ["flights/JFK/B6"], publish = ["flights/JFK/B6"], admin = true, audit = true }}
-"#
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use sealbus_protocol::policy::{CompiledPolicy, Policy};
-
     use super::*;
-
-    /// The keys of a C2SP signed note: the private one and its verifier line.
-    #[test]
-    fn a_signing_key_has_the_lines_that_other_tools_read() {
-        let seed: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap());
-        let lines = SigningKeyLines::of_seed("broker.example/audit", &Zeroizing::new(seed));
-        assert_eq!(
-            lines.public,
-            "broker.example/audit+ba46f2a9+AQOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4"
-        );
-        assert_eq!(
-            *lines.private,
-            "PRIVATE+KEY+broker.example/audit+ba46f2a9+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n"
-        );
-    }
-
-    #[test]
-    fn the_policy_that_is_written_is_one_also_with_its_examples() {
-        let operator = principal("bus.local", OPERATOR).unwrap();
-        let text = policy_toml(&operator, "bus.local");
-        let compiled = CompiledPolicy::compile(Policy::parse(&text).unwrap(), 0).unwrap();
-        assert_eq!((compiled.summary().allows, compiled.summary().tests), (1, 2));
-        let examples: String = text
-            .lines()
-            .skip(3)
-            .map(|line| match line.strip_prefix("# ") {
-                Some(example) if example.starts_with(|first: char| first == '[' || first.is_lowercase()) => {
-                    format!("{example}\n")
-                }
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        let compiled = CompiledPolicy::compile(Policy::parse(&examples).unwrap(), 0).unwrap();
-        assert_eq!(
-            compiled.summary().to_string(),
-            "version 1: 3 allow, 1 deny, 1 roles, 1 revocations, 2 tests"
-        );
-    }
 
     #[test]
     fn names_that_would_leave_the_folder_are_refused() {

@@ -13,6 +13,12 @@ pub(crate) enum Verdict {
     Done,
     /// The answer is no, or something did not hold; the command has said what.
     Refused,
+    /// What was checked is not what was signed, or cannot be read any more.
+    Tampered,
+    /// What was checked is older than a checkpoint of it.
+    RolledBack,
+    /// What was checked is good, but not everything is there.
+    Incomplete,
 }
 
 impl Verdict {
@@ -20,6 +26,9 @@ impl Verdict {
         match self {
             Self::Done => ExitCode::SUCCESS,
             Self::Refused => ExitCode::from(1),
+            Self::Tampered => ExitCode::from(2),
+            Self::RolledBack => ExitCode::from(3),
+            Self::Incomplete => ExitCode::from(4),
         }
     }
 }

@@ -215,7 +215,14 @@ impl Victim {
                 freshness: Freshness::New,
                 broker_ms: now_ms(),
             }),
-            BrokerEvent::Later(later) => self.session.refuse(later.request, unsupported()),
+            BrokerEvent::Replay(replay) => {
+                self.session.refuse_subscription(replay.request, replay.subscription, unsupported());
+            }
+            BrokerEvent::Consume(consume) => {
+                self.session.refuse_subscription(consume.request, consume.subscription, unsupported());
+            }
+            BrokerEvent::Settle(settle) => self.session.refuse(settle.request, unsupported()),
+            BrokerEvent::CheckpointGet(get) => self.session.refuse(get.request, unsupported()),
             BrokerEvent::BindingGet(get) => self.session.refuse(get.request, unsupported()),
             BrokerEvent::Admin(admin) => self.session.refuse(admin.request, unsupported()),
             BrokerEvent::Close(_) | BrokerEvent::Credit(_) | BrokerEvent::Failed(_) => {}
@@ -257,15 +264,18 @@ impl Victim {
 
     fn play(&mut self, subscribe: &Subscribe) {
         let subscription = subscribe.subscription;
-        self.session.ready(subscribe.request, subscription, Narrowed::No, GENERATION);
+        self.session.ready(subscribe.request, subscription, Narrowed::No, GENERATION, None);
         for step in self.steps.iter() {
             match step {
                 Step::Binding(binding) => self.session.announce_binding(binding.clone()),
                 Step::Deliver { topic, batch } => self.session.deliver(&Delivery {
                     subscription,
                     topic,
+                    stream: StreamId::ZERO,
                     offset: None,
                     broker_ms: now_ms(),
+                    stored: None,
+                    ranges: None,
                     batch,
                 }),
                 Step::Lagged { missed } => self.session.lagged(subscription, *missed),

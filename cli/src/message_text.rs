@@ -45,10 +45,28 @@ impl JsonLine {
         line.push_str("},\"time\":\"");
         line.push_str(&rfc3339_ms(message.published_ms()));
         line.push_str("\",");
+        push_place(line, message);
         push_payload(line, message.payload());
         line.push_str("}\n");
         line.as_bytes()
     }
+}
+
+/// What is known of a message beside what its producer signed, when it was read from a stream.
+fn push_place(line: &mut String, message: &Message) {
+    let Some(stream) = message.stream() else { return };
+    line.push_str("\"stream\":");
+    push_text(line, &stream.to_string());
+    if let Some(appended_ms) = message.appended_ms() {
+        line.push_str(",\"stored\":\"");
+        line.push_str(&rfc3339_ms(appended_ms));
+        line.push('"');
+    }
+    line.push_str(&format!(
+        ",\"deliveries\":{},\"dated\":\"{}\",",
+        message.deliveries(),
+        message.dated().as_str()
+    ));
 }
 
 /// The payload under the name of what it is. JSON is kept as it was written: numbers lose no digit, and members stay
@@ -135,6 +153,12 @@ pub(crate) fn pretty(message: &Message, style: Style) -> String {
         style.bold(&topic),
         style.dim(&format!("{producer} #{}", message.sequence()))
     );
+    if let (Some(stream), Some(offset)) = (message.stream(), message.offset()) {
+        head.push_str(&style.dim(&visible(&format!(" {stream}:{offset}"))));
+    }
+    if message.deliveries() > 1 {
+        head.push_str(&style.dim(&format!(" delivery {}", message.deliveries())));
+    }
     if !message.key().is_empty() {
         head.push_str(&style.dim(&format!(" key {}", visible(&String::from_utf8_lossy(message.key())))));
     }

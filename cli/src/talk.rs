@@ -43,6 +43,14 @@ fn sentence(event: &Event) -> Option<String> {
         Event::Lost { topic, from, to } => {
             Some(format!("whether messages {from} to {to} on {topic} were accepted cannot be known"))
         }
+        Event::SettleRefused { refusal } => {
+            Some(format!("acknowledgements were refused, their messages come again: {refusal}"))
+        }
+        Event::CheckpointInconsistent { stream, older, newer } => Some(format!(
+            "the history of {stream} is not the one that was seen before; keep both checkpoints: {} and {}",
+            older.escape_debug(),
+            newer.escape_debug()
+        )),
         Event::IdentityReloaded => Some("the certificate was read anew".to_owned()),
         Event::EventsLost { count } => Some(format!("{count} events were not told")),
         _ => None,

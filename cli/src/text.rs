@@ -60,6 +60,37 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
+/// How many of something: `1 batch`, `27,004 batches`.
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{} {many}", thousands(number)) }
+}
+
+/// A span of time, in its largest whole units: `7d`, `1h30m`, `250ms`.
+pub(crate) fn span(milliseconds: u64) -> String {
+    let mut rest = milliseconds;
+    let mut text = String::new();
+    for (unit, unit_ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        let count = rest / unit_ms;
+        rest %= unit_ms;
+        if count > 0 {
+            text.push_str(&format!("{count}{unit}"));
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// An amount of bytes, with one digit behind the point: `12.5 MiB`.
+pub(crate) fn binary_bytes(bytes: u64) -> String {
+    let mut amount = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if amount < 1_024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") };
+        }
+        amount /= 1_024.0;
+    }
+    format!("{amount:.1} TiB")
+}
+
 /// Lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -86,6 +117,14 @@ mod tests {
         assert_eq!(rfc3339_ms(u64::MAX), format!("{} ms after 1970", u64::MAX));
         for (number, text) in [(0, "0"), (842, "842"), (27_004, "27,004"), (1_000_000, "1,000,000")] {
             assert_eq!(thousands(number), text);
+        }
+        for (ms, text) in [(0, "0s"), (250, "250ms"), (30_000, "30s"), (5_400_000, "1h30m"), (604_800_000, "7d")] {
+            assert_eq!(span(ms), text);
+        }
+        for (bytes, text) in
+            [(1_023, "1023 B"), (1_536, "1.5 KiB"), (20 << 30, "20.0 GiB"), (u64::MAX, "16777216.0 TiB")]
+        {
+            assert_eq!(binary_bytes(bytes), text);
         }
     }
 }

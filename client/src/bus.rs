@@ -5,21 +5,24 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sealbus_protocol::frame::admin::{Decision, Question};
-use sealbus_protocol::frame::{Operation, Outcome};
+use sealbus_protocol::frame::{Narrowed, Ready, StreamStart};
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::{BusId, PolicyHash};
+use sealbus_protocol::keys::PUBLIC_KEY_LEN;
 use sealbus_protocol::topic::{Topic, TopicFilter};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::checkpoint::Ledger;
 use crate::clock;
-use crate::connection::command::Command;
+use crate::connection::command::{Command, Inquiry};
 use crate::error::{CloseError, CloseReason, OpenError, RequestError, SubscribeError};
 use crate::event::{EventHub, Events};
 use crate::publisher::Publisher;
-use crate::subscription::Subscription;
 use crate::subscription::bindings::Keyring;
+use crate::subscription::reader::FeedGuard;
+use crate::subscription::want::Want;
+use crate::subscription::{ConsumeBuilder, ReplayBuilder, Subscription};
 use crate::sync::locked;
 
 /// A connection to a bus, which is made anew whenever it breaks. Cloning gives another handle to the same one.
@@ -37,6 +40,10 @@ pub(crate) struct BusShared {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) seen: Arc<Seen>,
     pub(crate) bus_id: BusId,
+    /// Who signs the broker's checkpoints.
+    pub(crate) log_key: Option<[u8; PUBLIC_KEY_LEN]>,
+    /// What was seen of the streams' logs.
+    pub(crate) ledger: Mutex<Ledger>,
     pub(crate) principal: Principal,
     pub(crate) request_timeout: Duration,
 }
@@ -85,47 +92,6 @@ pub struct PolicySeen {
     pub version: u64,
     /// SHA-256 of its document.
     pub hash: PolicyHash,
-}
-
-/// A decision of the broker about an act that was asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Permitted or denied.
-    pub decision: Decision,
-    /// The rule that decided, in words.
-    pub why: String,
-}
-
-impl Answer {
-    /// Whether the act is permitted.
-    #[must_use]
-    pub const fn is_permitted(&self) -> bool {
-        matches!(self.decision, Decision::Permitted)
-    }
-}
-
-/// What a reload of the policy did. It is in force on every connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReloadReport {
-    /// The policy that is in force now.
-    pub policy: PolicySeen,
-    /// Rules of the policy before it.
-    pub rules_before: u32,
-    /// Rules of this one.
-    pub rules_after: u32,
-    /// Sessions that were closed because of it.
-    pub sessions_cut: u32,
-}
-
-/// Lines of the audit log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditPage {
-    /// Index of the first line.
-    pub from: u64,
-    /// Index to ask for next.
-    pub next: u64,
-    /// The lines, without their line feeds.
-    pub lines: Vec<String>,
 }
 
 impl Bus {
@@ -177,70 +143,55 @@ impl Bus {
     /// [`SubscribeError`] when the broker refuses it, or says nothing within the request deadline.
     pub async fn subscribe(&self, filter: &str) -> Result<Subscription, SubscribeError> {
         let filter = TopicFilter::parse(filter).map_err(SubscribeError::Filter)?;
+        let (guard, ready) = self.read(Want::Live(filter)).await?;
+        Ok(Subscription::new(guard, self.shared(), ready.narrowed))
+    }
+
+    /// Reads a stream's history, and then what follows it. Await it, or set more first:
+    ///
+    /// ```no_run
+    /// # use sealbus_client::{Bus, Start};
+    /// # async fn example(bus: Bus) -> Result<(), Box<dyn std::error::Error>> {
+    /// let all = bus.replay("orders").await?;
+    /// let today = bus.replay("orders").from(Start::Last(100)).filter("orders/eu/#").until_end().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replay(&self, stream: &str) -> ReplayBuilder {
+        ReplayBuilder::new(self.clone(), stream)
+    }
+
+    /// Creates or joins a durable consumer of a stream: a group that shares its messages out until they are
+    /// acknowledged. Await it, or set more first.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use sealbus_client::Bus;
+    /// # async fn example(bus: Bus) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut billing = bus.consume("orders", "billing").ack_wait(Duration::from_secs(60)).await?;
+    /// while let Some(message) = billing.try_next().await? {
+    ///     message.ack().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn consume(&self, stream: &str, name: &str) -> ConsumeBuilder {
+        ConsumeBuilder::new(self.clone(), stream, name)
+    }
+
+    /// Reads a stream; gives where it begins.
+    pub(crate) async fn read_stream(&self, want: Want) -> Result<(FeedGuard, Begun), SubscribeError> {
+        let (guard, ready) = self.read(want).await?;
+        let start = ready.start.expect("the connection takes no READY of a stream without its begin");
+        Ok((guard, Begun { start, narrowed: ready.narrowed }))
+    }
+
+    async fn read(&self, want: Want) -> Result<(FeedGuard, Ready), SubscribeError> {
         let (reply, answer) = oneshot::channel();
-        let (guard, narrowed) = match self.ask(Command::Subscribe { filter, reply }, answer).await {
-            Ok(answer) => answer?,
-            Err(Unanswered::Late) => {
-                return Err(SubscribeError::Timeout { after_ms: self.request_timeout_ms() });
-            }
-            Err(Unanswered::Ended) => return Err(SubscribeError::Closed(self.shared.seen.end())),
-        };
-        Ok(Subscription::new(guard, Arc::clone(&self.shared), narrowed))
-    }
-
-    /// Asks whether a principal may do something; `None` asks about this client itself.
-    ///
-    /// Cancel-safe.
-    ///
-    /// # Errors
-    /// [`RequestError`]; asking about others needs the verb `admin`.
-    pub async fn can_i(
-        &self,
-        principal: Option<&Principal>,
-        question: Question,
-    ) -> Result<Answer, RequestError> {
-        match self.administer(Operation::CanI { principal: principal.cloned(), question }).await? {
-            Outcome::Decided { decision, why } => Ok(Answer { decision, why }),
-            Outcome::PolicyReloaded { .. } | Outcome::AuditLines { .. } => Err(RequestError::OtherAnswer),
-        }
-    }
-
-    /// Makes the broker read its policy and TLS files again. Needs the verb `admin`.
-    ///
-    /// Not cancel-safe: dropped after the first poll, the reload may happen all the same.
-    ///
-    /// # Errors
-    /// [`RequestError`]; a policy that is refused leaves the old one in force, and the reason says why.
-    pub async fn reload_policy(&self) -> Result<ReloadReport, RequestError> {
-        match self.administer(Operation::PolicyReload).await? {
-            Outcome::PolicyReloaded {
-                generation,
-                version,
-                hash,
-                rules_before,
-                rules_after,
-                sessions_cut,
-            } => {
-                let policy = PolicySeen { generation, version, hash };
-                Ok(ReloadReport { policy, rules_before, rules_after, sessions_cut })
-            }
-            Outcome::Decided { .. } | Outcome::AuditLines { .. } => Err(RequestError::OtherAnswer),
-        }
-    }
-
-    /// Reads lines of the broker's audit log. Needs the verb `audit`.
-    ///
-    /// Cancel-safe.
-    ///
-    /// # Errors
-    /// [`RequestError`].
-    pub async fn read_audit(&self, from: u64, lines_max: u32) -> Result<AuditPage, RequestError> {
-        match self.administer(Operation::AuditRead { from, lines_max }).await? {
-            Outcome::AuditLines { from, next, lines } => {
-                let lines = String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect();
-                Ok(AuditPage { from, next, lines })
-            }
-            Outcome::PolicyReloaded { .. } | Outcome::Decided { .. } => Err(RequestError::OtherAnswer),
+        match self.ask(Command::Read { want, reply }, answer).await {
+            Ok(answer) => answer,
+            Err(Unanswered::Late) => Err(SubscribeError::Timeout { after_ms: self.request_timeout_ms() }),
+            Err(Unanswered::Ended) => Err(SubscribeError::Closed(self.shared.seen.end())),
         }
     }
 
@@ -260,13 +211,21 @@ impl Bus {
         answer.await.unwrap_or_else(|_| Err(CloseError::Ended(self.shared.seen.end())))
     }
 
-    async fn administer(&self, operation: Operation) -> Result<Outcome, RequestError> {
-        let (reply, answer) = oneshot::channel();
-        match self.ask(Command::Administer { operation, reply }, answer).await {
+    /// Asks a question that is answered once.
+    pub(crate) async fn inquire<T>(
+        &self,
+        inquiry: Inquiry,
+        answer: oneshot::Receiver<Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        match self.ask(Command::Inquire(inquiry), answer).await {
             Ok(answer) => answer,
             Err(Unanswered::Late) => Err(RequestError::Timeout { after_ms: self.request_timeout_ms() }),
             Err(Unanswered::Ended) => Err(RequestError::Closed(self.shared.seen.end())),
         }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<BusShared> {
+        Arc::clone(&self.shared)
     }
 
     /// Gives the connection a command and waits for its answer, within the request deadline.
@@ -288,6 +247,13 @@ impl Bus {
     fn request_timeout_ms(&self) -> u64 {
         clock::milliseconds(self.shared.request_timeout)
     }
+}
+
+/// Where a stream that is read begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) start: StreamStart,
+    pub(crate) narrowed: Narrowed,
 }
 
 /// Why a command has no answer.

@@ -9,54 +9,20 @@ use std::io;
 use sealbus_protocol::batch::RecordError;
 use sealbus_protocol::binding::BindingRequestError;
 use sealbus_protocol::identity::Principal;
+use sealbus_protocol::policy::NameError;
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::SessionError;
+use sealbus_protocol::stream_name::StreamNameError;
 use sealbus_protocol::topic::TopicError;
 
 use crate::identity::IdentityError;
 use crate::publisher::{MessageError, Receipt};
 
-/// Why a bus, or one subscription on it, has ended for good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CloseReason {
-    /// This program closed it.
-    ByCaller,
-    /// The broker refuses it, and would refuse it again.
-    Refused(Refusal),
-    /// The broker ended the subscription without giving a reason.
-    ByBroker,
-    /// Every allowed attempt to reconnect has failed.
-    GaveUp {
-        /// How many attempts were made.
-        attempts: u32,
-        /// What the last one met.
-        last: String,
-    },
-}
+mod close;
+mod reading;
 
-impl CloseReason {
-    /// The broker's code, where it refused.
-    #[must_use]
-    pub const fn code(&self) -> Option<Code> {
-        match self {
-            Self::Refused(refusal) => Some(refusal.code()),
-            Self::ByCaller | Self::ByBroker | Self::GaveUp { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ByCaller => f.write_str("this program closed it"),
-            Self::Refused(refusal) => write!(f, "the broker refused: {refusal}"),
-            Self::ByBroker => f.write_str("the broker ended it"),
-            Self::GaveUp { attempts, last } => {
-                write!(f, "gave up after {attempts} attempts to reconnect: {last}")
-            }
-        }
-    }
-}
+pub use self::close::CloseReason;
+pub use self::reading::{SettleError, SubscribeError};
 
 /// Why no connection was made.
 #[derive(Debug)]
@@ -243,53 +209,6 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// Why a subscription is not in effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SubscribeError {
-    /// The text is not a topic filter.
-    Filter(TopicError),
-    /// The broker refused.
-    Refused(Refusal),
-    /// Too many subscriptions are open.
-    TooManySubscriptions {
-        /// The limit.
-        max: usize,
-    },
-    /// No answer came in time.
-    Timeout {
-        /// The deadline.
-        after_ms: u64,
-    },
-    /// The bus is closed.
-    Closed(CloseReason),
-}
-
-impl SubscribeError {
-    /// The broker's code, where it refused.
-    #[must_use]
-    pub const fn code(&self) -> Option<Code> {
-        match self {
-            Self::Refused(refusal) => Some(refusal.code()),
-            Self::Closed(reason) => reason.code(),
-            Self::Filter(_) | Self::TooManySubscriptions { .. } | Self::Timeout { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for SubscribeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Filter(error) => write!(f, "cannot subscribe: {error}"),
-            Self::Refused(refusal) => write!(f, "the broker refused the subscription: {refusal}"),
-            Self::TooManySubscriptions { max } => write!(f, "cannot subscribe again: the limit is {max}"),
-            Self::Timeout { after_ms } => write!(f, "the subscription was not ready within {after_ms} ms"),
-            Self::Closed(reason) => write!(f, "the bus is closed: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for SubscribeError {}
-
 /// Why a message is not known to have been accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishError {
@@ -301,6 +220,8 @@ pub enum PublishError {
     NotSent {
         /// The deadline.
         after_ms: u64,
+        /// Why the broker took nothing when it was last asked, where it said so.
+        last: Option<Refusal>,
     },
     /// It was sent, and no answer came before its deadline. It may have been accepted, or may still be.
     Unanswered {
@@ -318,9 +239,11 @@ impl PublishError {
     #[must_use]
     pub const fn code(&self) -> Option<Code> {
         match self {
-            Self::Refused(refusal) => Some(refusal.code()),
+            Self::Refused(refusal) | Self::NotSent { last: Some(refusal), .. } => Some(refusal.code()),
             Self::Closed(reason) => reason.code(),
-            Self::Message(_) | Self::NotSent { .. } | Self::Unanswered { .. } | Self::Lost => None,
+            Self::Message(_) | Self::NotSent { last: None, .. } | Self::Unanswered { .. } | Self::Lost => {
+                None
+            }
         }
     }
 }
@@ -330,7 +253,15 @@ impl fmt::Display for PublishError {
         match self {
             Self::Message(error) => write!(f, "{error}"),
             Self::Refused(refusal) => write!(f, "the broker refused the message: {refusal}"),
-            Self::NotSent { after_ms } => write!(f, "the message could not be sent within {after_ms} ms"),
+            Self::NotSent { after_ms, last: None } => {
+                write!(f, "the message could not be sent within {after_ms} ms")
+            }
+            Self::NotSent { after_ms, last: Some(refusal) } => {
+                write!(
+                    f,
+                    "the message could not be sent within {after_ms} ms; the broker last said: {refusal}"
+                )
+            }
             Self::Unanswered { after_ms } => {
                 write!(f, "no answer within {after_ms} ms; whether the message was accepted is not known")
             }
@@ -414,6 +345,10 @@ pub enum RequestError {
     },
     /// Too many requests wait already.
     TooMany,
+    /// The text is not the name of a stream.
+    Stream(StreamNameError),
+    /// The text is not the name of a stream or consumer.
+    Name(NameError),
     /// The bus is closed.
     Closed(CloseReason),
 }
@@ -425,7 +360,12 @@ impl RequestError {
         match self {
             Self::Refused(refusal) => Some(refusal.code()),
             Self::Closed(reason) => reason.code(),
-            Self::Disconnected | Self::OtherAnswer | Self::Timeout { .. } | Self::TooMany => None,
+            Self::Disconnected
+            | Self::OtherAnswer
+            | Self::Timeout { .. }
+            | Self::TooMany
+            | Self::Stream(_)
+            | Self::Name(_) => None,
         }
     }
 }
@@ -438,6 +378,8 @@ impl fmt::Display for RequestError {
             Self::OtherAnswer => f.write_str("the broker answered another question than was asked"),
             Self::Timeout { after_ms } => write!(f, "the request was not answered within {after_ms} ms"),
             Self::TooMany => f.write_str("too many requests wait for their answer"),
+            Self::Stream(error) => write!(f, "cannot ask for that stream: {error}"),
+            Self::Name(error) => write!(f, "cannot ask for that: {error}"),
             Self::Closed(reason) => write!(f, "the bus is closed: {reason}"),
         }
     }

@@ -10,9 +10,10 @@ use futures_core::Stream;
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::{IncarnationId, PolicyHash};
 use sealbus_protocol::refusal::Refusal;
+use sealbus_protocol::stream_name::StreamName;
 use sealbus_protocol::topic::{Topic, TopicFilter};
 
-use crate::message::Rejection;
+use crate::rejection::{Missing, Rejection};
 use crate::sync::locked;
 
 /// Events that one listener may leave unread before the oldest are dropped.
@@ -70,6 +71,32 @@ pub enum Event {
         producer: Principal,
         /// How many.
         missed: u64,
+    },
+    /// Offsets of a stream did not come to one of its readers.
+    Skipped {
+        /// The stream.
+        stream: StreamName,
+        /// The first offset.
+        from: u64,
+        /// The offset after the last.
+        to: u64,
+        /// Why, as far as it is known.
+        why: Missing,
+    },
+    /// The broker refused acknowledgements that nobody waits for. Their messages are delivered again.
+    SettleRefused {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A stream's history is not the one that was seen before: it was rewritten or cut. The two notes are the evidence,
+    /// each signed by the broker's log key.
+    CheckpointInconsistent {
+        /// The stream.
+        stream: StreamName,
+        /// The checkpoint that was seen first.
+        older: String,
+        /// The one that does not continue it.
+        newer: String,
     },
     /// A subscription gets less than its filter asks for, since the grant is smaller.
     Narrowed {

@@ -1,29 +1,29 @@
-//! What a subscription hands out: verified messages, and the reasons why something was not one.
+//! What a reader hands out: verified messages.
 
 use std::fmt;
 use std::ops::Range;
 use std::str;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sealbus_protocol::batch::{Headers, VerifiedBatch};
+use sealbus_protocol::frame::Settlement;
 use sealbus_protocol::identity::Principal;
-use sealbus_protocol::ids::{IncarnationId, Kid};
-use sealbus_protocol::refusal::Code;
+use sealbus_protocol::ids::{IncarnationId, Kid, StreamId};
+use sealbus_protocol::stream_name::StreamName;
 use sealbus_protocol::topic::Topic;
 use serde::de::DeserializeOwned;
 
-use crate::error::CloseReason;
+use crate::error::SettleError;
+use crate::subscription::settle::Settler;
 
 /// A message whose producer is proven. A slice of its batch: cloning copies no bytes.
 #[derive(Clone)]
 pub struct Message {
     delivery: Arc<Delivery>,
-    index: u32,
-    time_delta_ms: i32,
-    key: Range<usize>,
-    headers: Range<usize>,
-    payload: Range<usize>,
+    place: RecordPlace,
 }
 
 /// What the messages of one delivered batch have in common.
@@ -32,13 +32,76 @@ pub(crate) struct Delivery {
     pub(crate) batch: VerifiedBatch,
     pub(crate) topic: Topic,
     pub(crate) producer: Principal,
-    pub(crate) offset: Option<u64>,
     pub(crate) generation: u64,
+    /// The stream that is signed with the topic; zero when the topic is live only.
+    pub(crate) stream_id: StreamId,
+    /// Offset of its first message, as the broker says.
+    pub(crate) offset: Option<u64>,
+    /// Its leaf in the stream's log, as the broker says.
+    pub(crate) leaf: Option<LeafPlace>,
+    /// The stream that was read, when it was not a live subscription.
+    pub(crate) stream: Option<StreamName>,
+    /// Where verdicts go, when it came to a durable consumer.
+    pub(crate) settler: Option<Arc<Settler>>,
+    pub(crate) dating: Dating,
 }
 
-/// Where a record's parts lie in its batch.
+/// What the leaf of a stored batch says beside the batch itself, and where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeafPlace {
+    pub(crate) leaf_index: u64,
+    pub(crate) append_ms: u64,
+    pub(crate) policy_version: u64,
+}
+
+/// How it is known that a batch was signed while its certificate held.
+#[derive(Debug)]
+pub(crate) struct Dating {
+    /// As it was when the batch was judged.
+    pub(crate) judged: Dated,
+    /// The last moment of the certificate that it was judged by.
+    pub(crate) not_after_ms: u64,
+    /// Set once it has been proven that the batch was in the log while the certificate held.
+    pub(crate) witnessed: AtomicBool,
+}
+
+/// How it is known that a message was signed while its producer's certificate held.
+///
+/// Certificates of stored messages are judged at the time at which they were appended, and that time is what the broker
+/// says. For a certificate that holds now, it does not matter whether that was true. For one that has ended since it does:
+/// a broker that got hold of an old key could date what it signs back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dated {
+    /// It came live, and its certificate held by this process's own clock.
+    Live,
+    /// It comes from a stream, and its certificate still held by this process's own clock when it was judged.
+    Current,
+    /// Its certificate had ended by then. That it was appended before is what the broker says, and nobody else.
+    BrokerDated,
+    /// As [`Dated::BrokerDated`] or [`Dated::Current`], and [`crate::Bus::prove`] has shown that the message is in a
+    /// history of which this bus had seen a checkpoint, covering it, while the certificate held.
+    Witnessed,
+}
+
+impl Dated {
+    /// The word that output uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Current => "current",
+            Self::BrokerDated => "broker-dated",
+            Self::Witnessed => "witnessed",
+        }
+    }
+}
+
+/// Where a record's parts lie in its batch, and what the broker says of it alone.
+#[derive(Debug, Clone)]
 pub(crate) struct RecordPlace {
     pub(crate) index: u32,
+    pub(crate) offset: Option<u64>,
+    pub(crate) deliveries: u32,
     pub(crate) time_delta_ms: i32,
     pub(crate) key: Range<usize>,
     pub(crate) headers: Range<usize>,
@@ -46,9 +109,12 @@ pub(crate) struct RecordPlace {
 }
 
 impl Message {
-    pub(crate) fn new(delivery: Arc<Delivery>, place: RecordPlace) -> Self {
-        let RecordPlace { index, time_delta_ms, key, headers, payload } = place;
-        Self { delivery, index, time_delta_ms, key, headers, payload }
+    pub(crate) const fn new(delivery: Arc<Delivery>, place: RecordPlace) -> Self {
+        Self { delivery, place }
+    }
+
+    pub(crate) fn delivery(&self) -> &Delivery {
+        &self.delivery
     }
 
     /// The topic that its producer published it to.
@@ -66,13 +132,13 @@ impl Message {
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.slice(&self.payload)
+        self.slice(&self.place.payload)
     }
 
     /// The payload, sharing the memory of its batch.
     #[must_use]
     pub fn payload_bytes(&self) -> Bytes {
-        self.delivery.batch.batch().bytes().slice(self.payload.clone())
+        self.delivery.batch.batch().bytes().slice(self.place.payload.clone())
     }
 
     /// The payload, read as JSON.
@@ -86,7 +152,7 @@ impl Message {
     /// The key; empty when the producer gave none.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        self.slice(&self.key)
+        self.slice(&self.place.key)
     }
 
     /// The headers, in order of their names.
@@ -103,7 +169,7 @@ impl Message {
     /// Its sequence number, from 0 in its producer's incarnation and topic.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.delivery.batch.batch().preamble().first_seq.saturating_add(u64::from(self.index))
+        self.delivery.batch.batch().preamble().first_seq.saturating_add(u64::from(self.place.index))
     }
 
     /// The producer's incarnation: one life of its process.
@@ -121,13 +187,94 @@ impl Message {
     /// When it was published by its producer's clock, milliseconds since 1970.
     #[must_use]
     pub fn published_ms(&self) -> u64 {
-        self.delivery.batch.batch().preamble().created_ms.saturating_add_signed(i64::from(self.time_delta_ms))
+        self.delivery
+            .batch
+            .batch()
+            .preamble()
+            .created_ms
+            .saturating_add_signed(i64::from(self.place.time_delta_ms))
     }
 
-    /// Its offset in its stream, as the broker says; none when the topic is live only.
+    /// Its offset in its stream, as the broker says; none when the topic is live only. Of dead letters, its offset
+    /// among them.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
-        self.delivery.offset.map(|offset| offset.saturating_add(u64::from(self.index)))
+        self.place.offset
+    }
+
+    /// The stream that it was read from; none when it came to a live subscription.
+    #[must_use]
+    pub fn stream(&self) -> Option<&StreamName> {
+        self.delivery.stream.as_ref()
+    }
+
+    /// The stream that its producer signed it for; none when its topic is live only.
+    #[must_use]
+    pub fn stream_id(&self) -> Option<StreamId> {
+        Some(self.delivery.stream_id).filter(|stream_id| !stream_id.is_zero())
+    }
+
+    /// When it was appended to its stream by the broker's clock, milliseconds since 1970; none when it was not.
+    #[must_use]
+    pub fn appended_ms(&self) -> Option<u64> {
+        self.delivery.leaf.map(|leaf| leaf.append_ms)
+    }
+
+    /// How often it has been delivered to its durable consumer, this time included, as the broker says; 1 elsewhere.
+    #[must_use]
+    pub fn deliveries(&self) -> u32 {
+        self.place.deliveries
+    }
+
+    /// How it is known that it was signed while its producer's certificate held.
+    #[must_use]
+    pub fn dated(&self) -> Dated {
+        let dating = &self.delivery.dating;
+        if dating.witnessed.load(Ordering::Relaxed) { Dated::Witnessed } else { dating.judged }
+    }
+
+    /// Says that the message has been dealt with: it is not delivered again. Durable within a tenth of a second;
+    /// [`Message::ack_sync`] waits for that.
+    ///
+    /// Returns once it is queued. Cancel-safe: dropped before that, nothing is acknowledged.
+    ///
+    /// # Errors
+    /// [`SettleError`] when the message did not come to a durable consumer, or there was no room for the
+    /// acknowledgement within the request deadline. The message is then delivered again.
+    pub async fn ack(&self) -> Result<(), SettleError> {
+        let (settler, offset) = self.settler()?;
+        settler.settle(offset, Settlement::Ack).await
+    }
+
+    /// As [`Message::ack`], and returns once the broker has it on the disk, also across a reconnect.
+    ///
+    /// Cancel-safe in this sense: dropped while it waits for the answer, the message is acknowledged all the same.
+    ///
+    /// # Errors
+    /// [`SettleError`], also when the broker does not answer within the request deadline: then it may be durable or not.
+    pub async fn ack_sync(&self) -> Result<(), SettleError> {
+        let (settler, offset) = self.settler()?;
+        settler.settle_durably(offset, Settlement::Ack).await
+    }
+
+    /// Says that the message could not be dealt with: it is delivered again, to whichever member of the group, and not
+    /// before the delay has passed. Delays are counted in whole milliseconds, up to 49 days.
+    ///
+    /// Returns once it is queued. Cancel-safe as [`Message::ack`].
+    ///
+    /// # Errors
+    /// [`SettleError`] as of [`Message::ack`].
+    pub async fn nack(&self, delay: Duration) -> Result<(), SettleError> {
+        let (settler, offset) = self.settler()?;
+        let delay_ms = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+        settler.settle(offset, Settlement::Nack { delay_ms }).await
+    }
+
+    fn settler(&self) -> Result<(&Settler, u64), SettleError> {
+        match (&self.delivery.settler, self.place.offset) {
+            (Some(settler), Some(offset)) => Ok((settler, offset)),
+            (Some(_) | None, _) => Err(SettleError::NotConsumed),
+        }
     }
 
     /// The policy generation that was in force on the connection when it was delivered, as the broker says.
@@ -146,7 +293,8 @@ impl Message {
     }
 
     fn parsed_headers(&self) -> Headers<'_> {
-        Headers::parse(self.slice(&self.headers)).expect("the headers were parsed when the batch was decoded")
+        Headers::parse(self.slice(&self.place.headers))
+            .expect("the headers were parsed when the batch was decoded")
     }
 }
 
@@ -157,111 +305,7 @@ impl fmt::Debug for Message {
             .field("topic", self.topic())
             .field("producer", self.producer())
             .field("sequence", &self.sequence())
-            .field("payload_bytes", &self.payload.len())
+            .field("payload_bytes", &self.place.payload.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// What a subscription yields in place of a message. The stream goes on after every one but [`DeliveryError::Closed`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeliveryError {
-    /// This consumer was too slow, and the broker dropped messages here.
-    Lagged {
-        /// Exactly how many, as the broker says.
-        missed: u64,
-    },
-    /// Sequence numbers of a producer are missing here that no lag explains. After a reconnect, this is what was
-    /// published meanwhile.
-    Gap {
-        /// The topic.
-        topic: Topic,
-        /// The producer.
-        producer: Principal,
-        /// How many sequence numbers are missing.
-        missed: u64,
-    },
-    /// A batch that does not prove itself. Nothing of it is handed out.
-    Rejected(Rejection),
-    /// The subscription has ended for good.
-    Closed(CloseReason),
-}
-
-impl fmt::Display for DeliveryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lagged { missed } => {
-                write!(f, "{missed} messages were dropped here because this consumer was slow")
-            }
-            Self::Gap { topic, producer, missed } => {
-                write!(f, "{missed} messages of {producer} on {topic} are missing here")
-            }
-            Self::Rejected(rejection) => rejection.fmt(f),
-            Self::Closed(reason) => write!(f, "the subscription has ended: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for DeliveryError {}
-
-/// A batch that was delivered and not believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    /// What was found wrong.
-    pub code: RejectionCode,
-    /// The topic that the broker named.
-    pub topic: Topic,
-    /// The sentence for a person.
-    pub reason: String,
-    /// The key that the batch names, when it could be read.
-    pub kid: Option<Kid>,
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: a batch on {} was refused: {}", self.code, self.topic, self.reason)
-    }
-}
-
-impl std::error::Error for Rejection {}
-
-/// What a consumer finds wrong with a batch, in the words that brokers use too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RejectionCode {
-    /// The bytes are not a batch.
-    Format,
-    /// It was made for another bus, stream or topic, or nothing that we believe binds its key to a principal.
-    Binding,
-    /// Content hash or signature does not verify.
-    Signature,
-    /// It was delivered before.
-    Replay,
-    /// Its producer signed two batches for one place.
-    Equivocation,
-    /// It is not chained to the batch before it.
-    Chain,
-    /// It is sealed, and this version does not open sealed batches.
-    Seal,
-}
-
-impl RejectionCode {
-    /// The word that documentation, logs and output use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Format => Code::Format.as_str(),
-            Self::Binding => Code::Binding.as_str(),
-            Self::Signature => Code::Signature.as_str(),
-            // No broker says this to anybody: it is what a consumer says of a broker.
-            Self::Replay => "REPLAY",
-            Self::Equivocation => Code::Equivocation.as_str(),
-            Self::Chain => Code::Chain.as_str(),
-            Self::Seal => Code::Seal.as_str(),
-        }
-    }
-}
-
-impl fmt::Display for RejectionCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

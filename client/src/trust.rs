@@ -8,6 +8,9 @@
 //! name = "bus.example"
 //! principal = "spiffe"           # spiffe, dns or cn
 //! roots = "ca.pem"
+//!
+//! [log]                          # may be left out: without it no checkpoint is believed
+//! key = "44 letters of base64"   # the Ed25519 key that signs the broker's checkpoints
 //! ```
 //!
 //! Paths are relative to the file. Keys that are not known are refused, with the nearest one that is.
@@ -23,14 +26,17 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sealbus_protocol::identity::{PrincipalSource, TrustDomain, TrustError, TrustStore};
 use sealbus_protocol::ids::{BusId, ParseIdError};
+use sealbus_protocol::keys::{KeyError, PUBLIC_KEY_LEN, VerifyingKey};
 use sealbus_protocol::spelling::nearest;
+use sealbus_protocol::tlog::base64;
 use toml::{Table, Value};
 
 /// Bytes of the trust file and of each file of roots. A thousand roots fit.
 const FILE_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
 
-const KEYS: &[&str] = &["bus_id", "broker_roots", "trust_domain"];
+const KEYS: &[&str] = &["bus_id", "broker_roots", "trust_domain", "log"];
 const DOMAIN_KEYS: &[&str] = &["name", "principal", "roots"];
+const LOG_KEYS: &[&str] = &["key"];
 
 /// Which bus, whose broker, and whose producers are believed. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -38,6 +44,7 @@ pub struct Trust {
     bus_id: BusId,
     broker_roots: Arc<RootCertStore>,
     producers: Arc<TrustStore>,
+    log_key: Option<[u8; PUBLIC_KEY_LEN]>,
 }
 
 impl Trust {
@@ -66,6 +73,7 @@ impl Trust {
             bus_id: document.bus_id,
             broker_roots: Arc::new(broker_roots),
             producers: Arc::new(producers),
+            log_key: document.log_key,
         })
     }
 
@@ -79,6 +87,22 @@ impl Trust {
     #[must_use]
     pub fn producers(&self) -> &TrustStore {
         &self.producers
+    }
+
+    /// The key that signs the broker's checkpoints, when the file names one.
+    #[must_use]
+    pub const fn log_key(&self) -> Option<&[u8; PUBLIC_KEY_LEN]> {
+        self.log_key.as_ref()
+    }
+
+    /// Believes checkpoints that this Ed25519 key signs, instead of the key that the file names.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the bytes are not a key, or a weak one.
+    pub fn with_log_key(mut self, key: [u8; PUBLIC_KEY_LEN]) -> Result<Self, KeyError> {
+        VerifyingKey::parse(&key)?;
+        self.log_key = Some(key);
+        Ok(self)
     }
 
     pub(crate) const fn shared_producers(&self) -> &Arc<TrustStore> {
@@ -95,6 +119,7 @@ struct Document<'a> {
     bus_id: BusId,
     broker_roots: &'a str,
     domains: Vec<Domain<'a>>,
+    log_key: Option<[u8; PUBLIC_KEY_LEN]>,
 }
 
 struct Domain<'a> {
@@ -112,7 +137,12 @@ impl<'a> Document<'a> {
             None => Vec::new(),
         };
         let bus_id = string(table, "bus_id")?.parse().map_err(Problem::BusId)?;
-        Ok(Self { bus_id, broker_roots: string(table, "broker_roots")?, domains })
+        let log_key = match table.get("log") {
+            Some(Value::Table(log)) => Some(log_key(log)?),
+            Some(_) => return Err(Problem::Kind { key: "log", expected: "a table" }),
+            None => None,
+        };
+        Ok(Self { bus_id, broker_roots: string(table, "broker_roots")?, domains, log_key })
     }
 }
 
@@ -130,6 +160,14 @@ impl<'a> Domain<'a> {
         };
         Ok(Self { name: string(table, "name")?, source, roots: string(table, "roots")? })
     }
+}
+
+fn log_key(table: &Table) -> Result<[u8; PUBLIC_KEY_LEN], Problem> {
+    check_keys(table, LOG_KEYS)?;
+    let bytes = base64::decode(string(table, "key")?).map_err(|_| Problem::LogKey)?;
+    let key = bytes.try_into().map_err(|_| Problem::LogKey)?;
+    VerifyingKey::parse(&key).map_err(|_| Problem::LogKey)?;
+    Ok(key)
 }
 
 fn check_keys(table: &Table, known: &'static [&'static str]) -> Result<(), Problem> {
@@ -248,6 +286,8 @@ pub enum Problem {
     },
     /// The trust domains do not make a trust store.
     Trust(TrustError),
+    /// The log's key is not an Ed25519 key in base64.
+    LogKey,
 }
 
 impl fmt::Display for TrustFileError {
@@ -280,6 +320,7 @@ impl fmt::Display for Problem {
                 write!(f, "principal {found:?} is not known; one of spiffe, dns and cn was expected")
             }
             Self::Trust(error) => write!(f, "{error}"),
+            Self::LogKey => f.write_str("the log's key is not the base64 of a 32-byte Ed25519 public key"),
         }
     }
 }
@@ -305,7 +346,8 @@ impl Problem {
             | Self::Unknown { .. }
             | Self::Absent { .. }
             | Self::Kind { .. }
-            | Self::Principal { .. } => None,
+            | Self::Principal { .. }
+            | Self::LogKey => None,
         }
     }
 }

@@ -13,9 +13,10 @@
 //! 2. [`binding`] and [`proof`]: how a signing key comes to speak for a certificate, and a session for a key.
 //! 3. [`batch`]: the unit that is signed; how a broker accepts it and how a consumer reads it.
 //! 4. [`policy`]: who may do what, and which rule said so.
-//! 5. [`frame`] and [`session`]: what travels, and which frame may come when.
+//! 5. [`tlog`]: how a stream's history proves itself.
+//! 6. [`frame`] and [`session`]: what travels, and which frame may come when.
 //!
-//! [`ids`], [`keys`], [`wire`], [`limits`], [`refusal`] and [`spelling`] are the ground they stand on.
+//! [`ids`], [`stream_name`], [`keys`], [`wire`], [`limits`], [`refusal`] and [`spelling`] are the ground they stand on.
 
 pub mod batch;
 pub mod binding;
@@ -29,5 +30,7 @@ pub mod proof;
 pub mod refusal;
 pub mod session;
 pub mod spelling;
+pub mod stream_name;
+pub mod tlog;
 pub mod topic;
 pub mod wire;

@@ -50,8 +50,9 @@ pub const HEADERS_BYTES_MAX: usize = 16 * 1_024;
 /// Bytes of a frame's payload, beyond the 8-byte header: a whole batch and the words around it.
 pub const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;
 
-/// What PUBLISH and DELIVER add to the batch that they carry: fixed fields and a topic name.
-pub const FRAME_OVERHEAD_BYTES_MAX: usize = 2_048;
+/// What PUBLISH and DELIVER add to the batch that they carry: fixed fields, a topic name, and the ranges of records
+/// that a durable consumer is to hand out.
+pub const FRAME_OVERHEAD_BYTES_MAX: usize = 16 * 1_024;
 
 /// Bytes of a frame that carries no batch. ADMIN results are the largest.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 128 * 1_024;
@@ -102,9 +103,55 @@ pub const POLICY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// Bytes of a name that a policy gives: of a rule, a role, a zone. They stand in every refusal and audit line.
 pub const POLICY_NAME_BYTES_MAX: usize = 64;
 
+/// Streams that a policy may define. Each costs the broker a directory, open files and a place in every snapshot.
+pub const STREAMS_MAX: usize = 1_024;
+
+/// Filters of one stream. They are listed whole in one RESULT, and searched with every publish.
+pub const STREAM_FILTERS_MAX: usize = 64;
+
+/// Bytes of a stream's name on the wire: `$dead/`, a stream, `/` and a consumer are the longest.
+pub const STREAM_NAME_BYTES_MAX: usize = 2 * POLICY_NAME_BYTES_MAX + 7;
+
+/// Items of one SETTLE: ranges of offsets with one verdict each. A client that has more sends another.
+pub const SETTLE_ITEMS_MAX: usize = 1_024;
+
+/// Ranges of records in one DELIVER. A batch whose records are scattered wider is delivered in several.
+pub const RANGES_MAX: usize = 1_024;
+
+/// Steps of a durable consumer's backoff; the last one is used again. Sixteen doublings of a second are most of a day.
+pub const BACKOFF_STEPS_MAX: usize = 16;
+
+/// Messages that a durable consumer may hold unacknowledged: each is an entry that the broker keeps in memory and
+/// walks when an acknowledgement is late.
+pub const UNACKNOWLEDGED_MAX: u32 = 65_536;
+
+/// Unacknowledged messages of a durable consumer that does not say how many.
+pub const UNACKNOWLEDGED_DEFAULT: u32 = 1_000;
+
+/// How long a durable consumer's delivery may stay unacknowledged before it is given out again, when the consumer
+/// does not say: longer than most work takes, shorter than people wait.
+pub const ACK_WAIT_MS_DEFAULT: u32 = 30_000;
+
+/// Deliveries of one message before it becomes a dead letter, when the consumer does not say.
+pub const DELIVERIES_DEFAULT: u32 = 5;
+
+/// Hashes of one Merkle proof: a tree of 2^64 leaves has as many levels.
+pub const PROOF_HASHES_MAX: usize = 64;
+
+/// Bytes of a signed checkpoint: three lines of text, and room for a few witnesses' signatures.
+pub const NOTE_BYTES_MAX: usize = 4 * 1_024;
+
 const _: () = assert!(BINDING_BYTES_MAX + PRINCIPAL_BYTES_MAX <= UNAUTHENTICATED_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX + KEY_BYTES_MAX + HEADERS_BYTES_MAX + 4_096 <= BATCH_BYTES_MAX);
-const _: () = assert!(TOPIC_BYTES_MAX + 64 <= FRAME_OVERHEAD_BYTES_MAX);
+// DELIVER: fixed fields, topic and stream, what is stored, ranges of 12 bytes.
+const _: () = assert!(24 + 2 + TOPIC_BYTES_MAX + 16 + 16 + 2 + 12 * RANGES_MAX <= FRAME_OVERHEAD_BYTES_MAX);
+// SETTLE: items of 20 bytes. CHECKPOINT: three proofs and a note. RESULT: one stream with all of its filters.
+const _: () = assert!(10 + 20 * SETTLE_ITEMS_MAX <= CONTROL_FRAME_BYTES_MAX);
+const _: () = assert!(12 + 3 * (2 + 32 * PROOF_HASHES_MAX) + 2 + NOTE_BYTES_MAX <= CONTROL_FRAME_BYTES_MAX);
+const _: () =
+    assert!(STREAM_FILTERS_MAX * (2 + TOPIC_BYTES_MAX) + REASON_BYTES_MAX + 1_024 <= CONTROL_FRAME_BYTES_MAX);
+const _: () = assert!(NOTE_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(SETTLE_ITEMS_MAX <= u16::MAX as usize && RANGES_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 // What stands behind a u16 length can be counted by one.
 const _: () = assert!(TOPIC_BYTES_MAX <= u16::MAX as usize);

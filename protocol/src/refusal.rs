@@ -46,6 +46,8 @@ pub enum Code {
     Draining = 18,
     /// Our own failure, not the peer's.
     Internal = 19,
+    /// What was asked for exists already, with other settings.
+    Conflict = 20,
 }
 
 /// What the receiver of a refusal can do about it.
@@ -61,7 +63,7 @@ pub enum Action {
 }
 
 impl Code {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Format,
         Self::Binding,
         Self::Session,
@@ -81,6 +83,7 @@ impl Code {
         Self::Unsupported,
         Self::Draining,
         Self::Internal,
+        Self::Conflict,
     ];
 
     /// The code with this number, when there is one.
@@ -112,6 +115,7 @@ impl Code {
             Self::Unsupported => "UNSUPPORTED",
             Self::Draining => "DRAINING",
             Self::Internal => "INTERNAL",
+            Self::Conflict => "CONFLICT",
         }
     }
 
@@ -134,7 +138,8 @@ impl Code {
             | Self::Chain
             | Self::Signature
             | Self::Equivocation
-            | Self::Unsupported => Action::Final,
+            | Self::Unsupported
+            | Self::Conflict => Action::Final,
         }
     }
 }
@@ -216,7 +221,7 @@ mod tests {
             assert_eq!(Code::ALL.iter().filter(|other| other.as_str() == code.as_str()).count(), 1);
         }
         assert_eq!(Code::from_wire(0), None);
-        assert_eq!(Code::from_wire(20), None);
+        assert_eq!(Code::from_wire(21), None);
         assert_eq!(Action::from_wire(0), None);
     }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -12,7 +13,9 @@ use rcgen::SerialNumber;
 use sealbus_client::{Bus, ConnectError, Identity, Trust};
 use sealbus_protocol::identity::{Principal, PrincipalSource, TrustDomain, TrustStore};
 use sealbus_protocol::ids::BusId;
+use sealbus_protocol::tlog::{LogKey, NoteName, base64};
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
 use crate::pki::{Authority, Credential};
@@ -33,6 +36,8 @@ pub struct TestBus {
     broker: Credential,
     listeners: Vec<PrincipalSource>,
     settings: String,
+    storage: String,
+    log_key: LogKey,
     versions: AtomicU64,
     crl_numbers: AtomicU64,
     revoked: Mutex<Vec<SerialNumber>>,
@@ -51,6 +56,15 @@ impl TestBus {
         Self::with_listeners(&[PrincipalSource::Spiffe], settings)
     }
 
+    /// A bus with more settings of `[storage]`.
+    #[must_use]
+    pub fn with_storage(storage: &str) -> Self {
+        let mut bus = Self::new();
+        storage.clone_into(&mut bus.storage);
+        bus.listen_on(0);
+        bus
+    }
+
     /// A bus with a listener for each of these sources.
     #[must_use]
     pub fn with_listeners(listeners: &[PrincipalSource], settings: &str) -> Self {
@@ -58,6 +72,9 @@ impl TestBus {
         getrandom::fill(&mut bus_id).expect("the system gives randomness");
         let authority = Authority::new("authority of the bus under test");
         let broker = authority.broker(&["localhost", "127.0.0.1"]);
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed).expect("the system gives randomness");
+        let log_key = LogKey::from_seed(&seed);
         let bus = Self {
             folder: TempDir::with_prefix("sealbus-test-").expect("a temporary folder can be made"),
             bus_id: BusId::new(bus_id),
@@ -65,6 +82,8 @@ impl TestBus {
             broker,
             listeners: listeners.to_vec(),
             settings: settings.to_owned(),
+            storage: String::new(),
+            log_key,
             versions: AtomicU64::new(1),
             crl_numbers: AtomicU64::new(1),
             revoked: Mutex::new(Vec::new()),
@@ -74,13 +93,38 @@ impl TestBus {
         bus.write_revocation_list();
         let trust = format!(
             "bus_id = \"{}\"\nbroker_roots = \"ca.pem\"\n\n[[trust_domain]]\nname = \"{TRUST_DOMAIN}\"\nprincipal = \
-             \"spiffe\"\nroots = \"ca.pem\"\n",
-            bus.bus_id
+             \"spiffe\"\nroots = \"ca.pem\"\n\n[log]\nkey = \"{}\"\n",
+            bus.bus_id,
+            base64::encode(&bus.log_key.public())
         );
+        bus.write_log_key(&seed);
         bus.write("trust.toml", &trust);
         bus.listen_on(0);
         bus.write_policy("");
         bus
+    }
+
+    /// The key that signs checkpoints, in the form that the broker reads.
+    fn write_log_key(&self, seed: &[u8; 32]) {
+        let name = NoteName::parse("bus.test/log").expect("the name is good");
+        let id = self.log_key.signer(name.clone()).verifier().id();
+        let typed = [&[1][..], seed].concat();
+        let path = self.path("log.key");
+        fs::write(&path, format!("PRIVATE+KEY+{name}+{id}+{}\n", base64::encode(&typed)))
+            .expect("the file can be written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("the mode can be set");
+    }
+
+    /// The public half of the key that signs checkpoints.
+    #[must_use]
+    pub fn log_key(&self) -> [u8; 32] {
+        self.log_key.public()
+    }
+
+    /// Where the files of a stream are.
+    #[must_use]
+    pub fn stream_dir(&self, id: &str) -> PathBuf {
+        self.path("data/streams").join(id)
     }
 
     /// The folder of the bus.
@@ -149,7 +193,7 @@ impl TestBus {
             )
             .expect("a string takes everything");
         }
-        text.push('\n');
+        write!(text, "\n[storage]\nlog_key = \"log.key\"\n{}\n", self.storage).expect("a string takes everything");
         text.push_str(&self.settings);
         self.write("sealbus.toml", &text);
     }
@@ -279,6 +323,19 @@ pub fn allow(id: &str, who: &str, verb: &str, topic: &str) -> String {
 #[must_use]
 pub fn deny(id: &str, who: &str, verb: &str, topic: &str) -> String {
     rule("deny", id, who, verb, topic)
+}
+
+/// A stream of the policy. `settings` are more keys of it.
+#[must_use]
+pub fn stream(name: &str, id: &str, filter: &str, settings: &str) -> String {
+    format!("\n[[stream]]\nname = \"{name}\"\nid = \"{id}\"\ntopics = [\"{filter}\"]\n{settings}\n")
+}
+
+/// A rule that allows to read a stream. `verbs` as in `replay", "consume`.
+#[must_use]
+pub fn allow_stream(id: &str, who: &str, verbs: &str, stream: &str) -> String {
+    let who = if who.contains(':') { who.to_owned() } else { spiffe(who) };
+    format!("\n[[allow]]\nid = \"{id}\"\nwho = [\"{who}\"]\nverbs = [\"{verbs}\"]\nstreams = [\"{stream}\"]\n")
 }
 
 fn rule(kind: &str, id: &str, who: &str, verb: &str, topic: &str) -> String {

@@ -11,7 +11,7 @@ use sealbus_protocol::frame::{
     Hello, IncarnationState, Limits, Narrowed, RequestId, Subscribe, SubscriptionId, Welcome,
 };
 use sealbus_protocol::identity::{PrincipalSource, principal_of};
-use sealbus_protocol::ids::PolicyHash;
+use sealbus_protocol::ids::{PolicyHash, StreamId};
 use sealbus_protocol::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::{ALPN, BrokerEvent, BrokerSession, Delivery, Tick};
@@ -180,7 +180,7 @@ impl EvilSession {
     }
 
     async fn ready(&mut self, request: RequestId, subscription: SubscriptionId) {
-        self.session.ready(request, subscription, Narrowed::No, 1);
+        self.session.ready(request, subscription, Narrowed::No, 1, None);
         self.flush().await.expect("the client listens");
     }
 
@@ -196,8 +196,11 @@ impl EvilSession {
         self.session.deliver(&Delivery {
             subscription,
             topic: &topic,
+            stream: StreamId::ZERO,
             offset: None,
             broker_ms: now_ms(),
+            stored: None,
+            ranges: None,
             batch,
         });
         let _ = self.flush().await;

@@ -25,7 +25,7 @@ pub struct Producer {
     pub context: ProducerContext,
     key: SigningKey,
     binding: Bytes,
-    chains: HashMap<Topic, ProducerChain>,
+    chains: HashMap<(StreamId, Topic), ProducerChain>,
 }
 
 impl Producer {
@@ -79,17 +79,23 @@ impl Producer {
         }
     }
 
-    /// Signs the next batch of a topic.
+    /// Signs the next batch of a topic that no stream captures.
     #[must_use]
     pub fn batch(&mut self, topic: &str, payloads: &[&[u8]]) -> Bytes {
+        self.batch_in(StreamId::ZERO, topic, payloads)
+    }
+
+    /// Signs the next batch of a topic for the stream that captures it.
+    #[must_use]
+    pub fn batch_in(&mut self, stream: StreamId, topic: &str, payloads: &[&[u8]]) -> Bytes {
         let now_ms = now_ms();
         let mut open = OpenBatch::new(now_ms);
         for payload in payloads {
             open.push(now_ms, b"", Headers::NONE, payload).expect("messages of tests are small");
         }
         let topic = Topic::parse(topic).expect("tests name good topics");
-        let digest = topic.digest(&StreamId::ZERO);
-        let chain = self.chains.entry(topic).or_insert_with(|| ProducerChain::new(digest));
+        let digest = topic.digest(&stream);
+        let chain = self.chains.entry((stream, topic)).or_insert_with(|| ProducerChain::new(digest));
         chain.sign(open, &self.context, &self.key).bytes().clone()
     }
 

@@ -10,10 +10,15 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use rustls::client::Resumption;
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
-use sealbus_protocol::frame::{Alias, Hello, Opened, Refused, SubscriptionId, Welcome};
+use sealbus_protocol::frame::{
+    Ack, AdminResult, Alias, CheckpointReply, ConsumerKey, ConsumerSettings, Hello, Opened, Operation, Outcome, Ready,
+    Refused, SettleItem, Start, SubscriptionId, Sync, Until, Welcome,
+};
+use sealbus_protocol::policy::Name;
 use sealbus_protocol::proof::{self, EXPORTER_LABEL, EXPORTER_LEN, Exporter};
 use sealbus_protocol::refusal::Refusal;
 use sealbus_protocol::session::{ALPN, ClientEvent, ClientSession, SessionError, Tick};
+use sealbus_protocol::stream_name::StreamName;
 use sealbus_protocol::topic::{Topic, TopicFilter};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -325,10 +330,18 @@ impl RawSession {
     /// # Errors
     /// The broker's refusal.
     pub async fn open_topic(&mut self, topic: &str) -> Result<Alias, Refusal> {
+        self.open_for(topic).await.map(|opened| opened.alias)
+    }
+
+    /// Opens a topic; says also which stream captures it, and where the incarnation goes on.
+    ///
+    /// # Errors
+    /// The broker's refusal.
+    pub async fn open_for(&mut self, topic: &str) -> Result<Opened, Refusal> {
         let topic = Topic::parse(topic).expect("tests name good topics");
         self.session.open(topic).expect("few requests are open");
         match self.answer().await {
-            ClientEvent::Opened(Opened { alias, .. }) => Ok(alias),
+            ClientEvent::Opened(opened) => Ok(opened),
             ClientEvent::Refused(Refused { refusal, .. }) => Err(refusal),
             other => panic!("the broker answers OPEN with {other:?}"),
         }
@@ -339,9 +352,17 @@ impl RawSession {
     /// # Errors
     /// The broker's refusal.
     pub async fn publish(&mut self, alias: Alias, batch: Bytes) -> Result<(), Refusal> {
+        self.publish_for_ack(alias, batch).await.map(drop)
+    }
+
+    /// Publishes a batch and gives what is said of it.
+    ///
+    /// # Errors
+    /// The broker's refusal.
+    pub async fn publish_for_ack(&mut self, alias: Alias, batch: Bytes) -> Result<Ack, Refusal> {
         self.session.publish(alias, batch).expect("few requests are open");
         match self.answer().await {
-            ClientEvent::Ack(_) => Ok(()),
+            ClientEvent::Ack(ack) => Ok(ack),
             ClientEvent::Refused(Refused { refusal, .. }) => Err(refusal),
             other => panic!("the broker answers PUBLISH with {other:?}"),
         }
@@ -358,6 +379,120 @@ impl RawSession {
             ClientEvent::Ready(_) => Ok(subscription),
             ClientEvent::Refused(Refused { refusal, .. }) => Err(refusal),
             other => panic!("the broker answers SUBSCRIBE with {other:?}"),
+        }
+    }
+
+    /// Begins a replay and awaits READY.
+    ///
+    /// # Errors
+    /// The broker's refusal.
+    pub async fn replay(
+        &mut self,
+        stream: &str,
+        from: Start,
+        until: Until,
+        filter: Option<&str>,
+        credit_bytes: u64,
+    ) -> Result<Ready, Refusal> {
+        let stream = StreamName::parse(stream).expect("tests name good streams");
+        let filter = filter.map(|filter| TopicFilter::parse(filter).expect("tests name good filters"));
+        self.session.replay(stream, from, until, filter, credit_bytes).expect("few requests are open");
+        self.ready("REPLAY").await
+    }
+
+    /// Creates or joins a durable consumer and awaits READY.
+    ///
+    /// # Errors
+    /// The broker's refusal.
+    pub async fn consume(
+        &mut self,
+        (stream, consumer): (&str, &str),
+        settings: ConsumerSettings,
+        filter: Option<&str>,
+        credit_bytes: u64,
+    ) -> Result<Ready, Refusal> {
+        let name = |name: &str| Name::parse(name).expect("tests name good consumers");
+        let key = ConsumerKey { stream: name(stream), consumer: name(consumer) };
+        let filter = filter.map(|filter| TopicFilter::parse(filter).expect("tests name good filters"));
+        self.session
+            .consume(key, Start::Earliest, settings, filter, credit_bytes)
+            .expect("few requests are open");
+        self.ready("CONSUME").await
+    }
+
+    /// Settles, and returns when it is durable. Deliveries that come meanwhile are dropped.
+    ///
+    /// # Errors
+    /// The broker's refusal.
+    pub async fn settle(
+        &mut self,
+        subscription: SubscriptionId,
+        items: Vec<SettleItem>,
+    ) -> Result<(), Refusal> {
+        let sent = self.session.settle(subscription, items, Sync::Yes).expect("few requests are open");
+        assert!(sent.is_some(), "the subscription is open");
+        match self.answer_past_deliveries().await {
+            ClientEvent::Settled(_) => Ok(()),
+            ClientEvent::Refused(Refused { refusal, .. }) => Err(refusal),
+            other => panic!("the broker answers SETTLE with {other:?}"),
+        }
+    }
+
+    /// Asks for a checkpoint and proofs.
+    ///
+    /// # Errors
+    /// The broker's refusal.
+    pub async fn checkpoint(
+        &mut self,
+        stream: &str,
+        old_size: u64,
+        leaf_index: Option<u64>,
+    ) -> Result<CheckpointReply, Refusal> {
+        let stream = StreamName::parse(stream).expect("tests name good streams");
+        self.session.checkpoint_get(stream, old_size, leaf_index).expect("few requests are open");
+        match self.answer_past_deliveries().await {
+            ClientEvent::Checkpoint(reply) => Ok(*reply),
+            ClientEvent::Refused(Refused { refusal, .. }) => Err(refusal),
+            other => panic!("the broker answers CHECKPOINT_GET with {other:?}"),
+        }
+    }
+
+    /// Asks as an administrator.
+    ///
+    /// # Errors
+    /// The broker's refusal.
+    pub async fn administer(&mut self, operation: Operation) -> Result<Outcome, Refusal> {
+        self.session.admin(operation).expect("few requests are open");
+        match self.answer_past_deliveries().await {
+            ClientEvent::AdminResult(AdminResult { outcome, .. }) => Ok(outcome),
+            ClientEvent::Refused(Refused { refusal, .. }) => Err(refusal),
+            other => panic!("the broker answers ADMIN with {other:?}"),
+        }
+    }
+
+    /// Sends bytes of frames past the session, which would not write them.
+    ///
+    /// # Errors
+    /// What the connection says.
+    pub async fn send_past(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.flush().await?;
+        self.client.send(bytes).await
+    }
+
+    async fn ready(&mut self, asked: &str) -> Result<Ready, Refusal> {
+        match self.answer_past_deliveries().await {
+            ClientEvent::Ready(ready) => Ok(ready),
+            ClientEvent::Refused(Refused { refusal, .. }) => Err(refusal),
+            other => panic!("the broker answers {asked} with {other:?}"),
+        }
+    }
+
+    async fn answer_past_deliveries(&mut self) -> ClientEvent {
+        loop {
+            match self.answer().await {
+                ClientEvent::Deliver(_) | ClientEvent::Skipped(_) | ClientEvent::Lagged(_) => {}
+                event => return event,
+            }
         }
     }
 

@@ -25,6 +25,21 @@ pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// Waits until `look`, which has to wait itself, finds something.
+///
+/// # Panics
+/// When it has found nothing by the deadline.
+pub async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < give_up, "{what}: not within {DEADLINE:?}");
+        sleep(POLL).await;
+    }
+}
+
 /// Waits for a future.
 ///
 /// # Panics

@@ -4,17 +4,15 @@
 #![allow(clippy::panic, reason = "what helps a test fails the test")]
 
 use std::collections::BTreeSet;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 use sealbus_broker::clock::SystemClock;
 use sealbus_broker::config::Config;
-use sealbus_broker::vfs::{AppendFile, Lock, OsVfs, Vfs};
+use sealbus_broker::vfs::{FaultyVfs, Operation, OsVfs};
 use sealbus_broker::{Broker, Parts, ReloadError};
 use sealbus_protocol::batch::HEAD_LEN;
 use sealbus_protocol::refusal::Code;
@@ -27,6 +25,9 @@ use sealbus_tests::{
     sealbus_program,
 };
 use serde_json::Value;
+
+/// ENOSPC, as the system numbers it.
+const NO_SPACE: i32 = 28;
 
 /// What no log may hold.
 const CANARY: &str = "c4n4ry-p4yl04d-9f2e";
@@ -328,76 +329,12 @@ fn secrets(bus: &TestBus) -> Vec<String> {
     secrets
 }
 
-/// A file system whose appends fail as soon as it is told to.
-#[derive(Clone, Default)]
-struct SwitchedVfs {
-    fails: Arc<AtomicBool>,
-}
-
-struct SwitchedFile {
-    inner: Box<dyn AppendFile>,
-    fails: Arc<AtomicBool>,
-}
-
-impl SwitchedVfs {
-    fn fail(&self) {
-        self.fails.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Vfs for SwitchedVfs {
-    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-        OsVfs.read(path, bytes_max)
-    }
-
-    fn mode(&self, path: &Path) -> io::Result<u32> {
-        OsVfs.mode(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        OsVfs.create_dir_all(path)
-    }
-
-    fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
-        Ok(Box::new(SwitchedFile { inner: OsVfs.open_append(path)?, fails: Arc::clone(&self.fails) }))
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
-        OsVfs.lock(path)
-    }
-}
-
-impl AppendFile for SwitchedFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full, says the test"));
-        }
-        self.inner.append(bytes)
-    }
-
-    fn sync_data(&mut self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-
-    fn len(&self) -> u64 {
-        self.inner.len()
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.inner.truncate(len)
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.inner.read_at(offset, buf)
-    }
-}
-
 /// FAILURES T60: a bus that cannot remember refuses; it does not forget, and does not recover by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_audit_log_cannot_be_written_the_bus_refuses() {
     let bus = TestBus::new();
     bus.write_policy(&grants());
-    let vfs = SwitchedVfs::default();
+    let vfs = FaultyVfs::below(OsVfs, bus.path("data/audit"), []);
     let config = Config::load(&OsVfs, &bus.config()).unwrap();
     let parts = Parts { clock: Arc::new(SystemClock::new()), vfs: Arc::new(vfs.clone()) };
     let broker = within("the broker starts", Broker::start(config, parts)).await.unwrap();
@@ -410,7 +347,7 @@ async fn when_the_audit_log_cannot_be_written_the_bus_refuses() {
     bus.audit().await_line("the session", |line| event(line) == "opened").await;
     let lines_before = bus.audit().lines().len();
 
-    vfs.fail();
+    vfs.fail_from(Operation::Append, 1, NO_SPACE);
     // A change is not made.
     bus.write_policy(&(grants() + &allow("more", "anna", "publish", "u")));
     let error = broker.reload().await.expect_err("a change that cannot be recorded");
@@ -434,7 +371,7 @@ async fn when_the_audit_log_cannot_be_written_the_bus_refuses() {
         other => panic!("in a policy of generation {} the broker says {other:?}", welcome.generation),
     }
     // The disk has room again: a log with a hole would be worse than none, so that only a new start mends it.
-    vfs.fails.store(false, Ordering::SeqCst);
+    vfs.heal();
     let error = broker.reload().await.expect_err("the log has failed for good");
     assert!(matches!(error, ReloadError::Audit(_)), "{error}");
     assert_eq!(bus.audit().lines().len(), lines_before, "nothing was written after the failure");

@@ -204,7 +204,7 @@ async fn a_policy_that_is_not_one_refuses_to_start_and_never_means_allow() {
         ("absent", None),
         ("half a table", Some(b"version = 1\n[[allow]\n")),
         ("an unknown key", Some(b"version = 1\nalow = []\n")),
-        ("a section of another version", Some(b"version = 1\n[[stream]]\nname = \"orders\"\n")),
+        ("a stream without an id", Some(b"version = 1\n[[stream]]\nname = \"orders\"\n")),
         (
             "a test that fails",
             Some(b"version = 1\n[[test]]\nwho = \"spiffe://bus.test/anna\"\ncan = { publish = [\"t\"] }\n"),

@@ -106,6 +106,7 @@ fn protocol_depends_on_nothing_that_touches_the_world() {
         "rustls-pki-types",
         "rustls-webpki",
         "serde",
+        "sha2",
         "time",
         "toml",
         "zeroize",
@@ -179,14 +180,17 @@ fn the_client_never_imports_the_broker_nor_the_broker_the_client() {
 /// In the broker every file imports only from its own floor's folder or from floors below.
 #[test]
 fn broker_imports_go_downwards() {
-    let floors: [&[&str]; 9] = [
-        &["clock", "vfs", "shutdown", "telemetry"],
+    let floors: [&[&str]; 12] = [
+        &["clock", "vfs", "shutdown", "telemetry", "locks"],
         &["config"],
         &["policy", "tls", "audit"],
-        &["party", "port", "change", "admission", "descriptors", "locks"],
-        &["router", "outbox", "producers", "bindings", "quotas", "sessions"],
+        &["storage"],
+        &["party", "port", "change", "admission", "descriptors"],
+        &["consumers"],
+        &["router", "outbox", "producers", "bindings", "quotas", "sessions", "letters", "counts"],
         &["bus"],
         &["pipeline"],
+        &["keeping"],
         &["session"],
         &["listener", "reload"],
     ];
@@ -229,6 +233,21 @@ fn only_the_clock_reads_the_time_and_only_the_vfs_the_disk() {
         }
     }
     fail_if_any(&findings, "time comes from Clock and files from Vfs, so that faults can be injected");
+}
+
+/// sled and bincode hold what can be made again, and nothing else.
+#[test]
+fn only_the_index_knows_sled_and_bincode() {
+    let outside =
+        sources("broker/src").into_iter().filter(|source| !source.path.starts_with("broker/src/storage/index"));
+    let findings: Vec<String> = outside
+        .chain(sources("protocol/src"))
+        .chain(sources("client/src"))
+        .chain(sources("cli/src"))
+        .flat_map(|source| ["sled::", "bincode::"].map(|word| source.mentions(word).collect::<Vec<_>>()))
+        .flatten()
+        .collect();
+    fail_if_any(&findings, "the logs are the truth: what sled holds must be made again from them");
 }
 
 #[test]

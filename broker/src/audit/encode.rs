@@ -19,6 +19,7 @@ use sealbus_protocol::refusal::Code;
 
 use super::event::{Actor, CutReason, Event, Initiator, PolicyFacts, PreviousRun, Target};
 use super::flood::Span;
+use super::stream::StreamChange;
 use json::{Object, Truncated};
 use labels::{Disposition, Labels, Suspicion, labels, suspicion};
 
@@ -163,6 +164,28 @@ fn write_class(line: &mut Object<'_>, event: &Event) {
         Event::Unsubscribed { actor, filter } => {
             write_call(line, actor, "unsubscribe", Some(("filter", filter.as_str())));
         }
+        Event::Replaying { actor, stream, .. } => {
+            write_call(line, actor, "replay", Some(("stream", stream)));
+        }
+        Event::Consuming { actor, stream, .. } => {
+            write_call(line, actor, "consume", Some(("stream", stream)));
+        }
+        Event::Stream { name, id, change } => {
+            if let Some(fault) = change.fault() {
+                write_refusal(line, fault);
+            }
+            write_initiator(line, &Initiator::Process);
+            line.object("entity", |entity| {
+                entity.word("type", "stream");
+                entity.text("name", name, TOPIC_BYTES);
+                entity.shown("uid", id);
+            });
+        }
+        Event::IndexRebuilt { reason } => {
+            write_refusal(line, reason);
+            write_initiator(line, &Initiator::Process);
+            line.object("entity", |entity| write_entity(entity, "index"));
+        }
         Event::Opened { actor, topic, .. } | Event::PublishSummary { actor, topic, .. } => {
             write_call(line, actor, "publish", Some(("topic", topic.as_str())));
         }
@@ -171,6 +194,7 @@ fn write_class(line: &mut Object<'_>, event: &Event) {
             let resource = match target {
                 Target::Topic(topic) => Some(("topic", topic.as_str())),
                 Target::Filter(filter) => Some(("filter", filter.as_str())),
+                Target::Stream(stream) => Some(("stream", stream.as_str())),
                 Target::Bus => None,
             };
             write_call(line, actor, verb.as_str(), resource);
@@ -236,6 +260,18 @@ fn write_unmapped(unmapped: &mut Object<'_>, event: &Event) {
             }
             unmapped.words("rules", rules.iter().map(RuleId::as_str), RULES);
         }
+        Event::Replaying { from, narrowed, rules, .. } => {
+            unmapped.number("from", *from);
+            if let Narrowed::Yes = narrowed {
+                unmapped.truth("narrowed");
+            }
+            unmapped.words("rules", rules.iter().map(RuleId::as_str), RULES);
+        }
+        Event::Consuming { consumer, rules, .. } => {
+            unmapped.text("consumer", consumer, TOPIC_BYTES);
+            unmapped.words("rules", rules.iter().map(RuleId::as_str), RULES);
+        }
+        Event::Stream { change, .. } => write_stream_change(unmapped, change),
         Event::Opened { rule, .. } => unmapped.word("rule", rule.as_str()),
         Event::Denied { rule, .. } | Event::AdminDenied { rule, .. } => {
             unmapped.word("code", Code::Denied.as_str());
@@ -259,6 +295,7 @@ fn write_unmapped(unmapped: &mut Object<'_>, event: &Event) {
         | Event::TlsReloaded { .. }
         | Event::TlsRefused { .. }
         | Event::Unsubscribed { .. }
+        | Event::IndexRebuilt { .. }
         | Event::AdminDone { .. } => {}
     }
 }
@@ -271,6 +308,8 @@ fn actor_of(event: &Event) -> Option<&Actor> {
         | Event::SessionCut { actor, .. }
         | Event::Subscribed { actor, .. }
         | Event::Unsubscribed { actor, .. }
+        | Event::Replaying { actor, .. }
+        | Event::Consuming { actor, .. }
         | Event::Opened { actor, .. }
         | Event::Denied { actor, .. }
         | Event::BatchRefused { actor, .. }
@@ -288,7 +327,39 @@ fn actor_of(event: &Event) -> Option<&Actor> {
         Event::BrokerStarted { .. }
         | Event::BrokerStopped
         | Event::HandshakeFailed { .. }
+        | Event::Stream { .. }
+        | Event::IndexRebuilt { .. }
         | Event::SessionRefused { .. } => None,
+    }
+}
+
+fn write_stream_change(unmapped: &mut Object<'_>, change: &StreamChange) {
+    match change {
+        StreamChange::Opened { first: from, end: to } => {
+            unmapped.number("from", *from);
+            unmapped.number("to", *to);
+        }
+        StreamChange::Trimmed { from, to, why } => {
+            unmapped.number("from", *from);
+            unmapped.number("to", *to);
+            unmapped.word("reason", why);
+        }
+        StreamChange::SegmentSealed { from, to, bytes } => {
+            unmapped.number("from", *from);
+            unmapped.number("to", *to);
+            unmapped.number("bytes", *bytes);
+        }
+        StreamChange::DeadLettered { consumer, offset, records } => {
+            unmapped.text("consumer", consumer, TOPIC_BYTES);
+            unmapped.number("offset", *offset);
+            unmapped.number("records", *records);
+        }
+        StreamChange::Created
+        | StreamChange::Damaged(_)
+        | StreamChange::Repaired(_)
+        | StreamChange::Stopped(_)
+        | StreamChange::Full
+        | StreamChange::Resumed => {}
     }
 }
 

@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 
 use sealbus_protocol::batch::HEAD_LEN;
 use sealbus_protocol::identity::{Principal, SerialNumber};
-use sealbus_protocol::ids::{BusId, Kid, PolicyHash};
+use sealbus_protocol::ids::{BusId, Kid, PolicyHash, StreamId};
 use sealbus_protocol::policy::{DenialRule, Narrowed, RuleId, Verb};
 use sealbus_protocol::refusal::Code;
 use sealbus_protocol::topic::{Topic, TopicFilter};
+
+use super::stream::StreamChange;
 
 /// A session's number in this broker's life, the same in log and audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +150,44 @@ pub enum Event {
         actor: Actor,
         /// To what.
         filter: TopicFilter,
+    },
+    /// A session begins to read a stream's history.
+    Replaying {
+        /// Who.
+        actor: Actor,
+        /// The stream, or the dead letters of one of its consumers.
+        stream: String,
+        /// The offset that it begins at.
+        from: u64,
+        /// Whether it gets less than it asked for.
+        narrowed: Narrowed,
+        /// The rules that allow it.
+        rules: Vec<RuleId>,
+    },
+    /// A session joins a durable consumer.
+    Consuming {
+        /// Who.
+        actor: Actor,
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        consumer: String,
+        /// The rules that allow it.
+        rules: Vec<RuleId>,
+    },
+    /// Something happened to a stream.
+    Stream {
+        /// Its name.
+        name: String,
+        /// Its id.
+        id: StreamId,
+        /// What happened.
+        change: StreamChange,
+    },
+    /// The index was not what the logs say, and has been moved aside and made anew.
+    IndexRebuilt {
+        /// What was found.
+        reason: String,
     },
     /// A session opened a topic to publish on it.
     Opened {
@@ -293,6 +333,8 @@ pub enum CutReason {
     Superseded,
     /// The broker shut down before the session had finished.
     Drained,
+    /// Another stream than before captures a topic that it publishes on: it has to open the topic anew.
+    StreamsChanged,
     /// The audit log could not take what the session did.
     AuditUnavailable,
 }
@@ -309,6 +351,7 @@ impl CutReason {
             Self::Fenced => "fenced",
             Self::Superseded => "superseded",
             Self::Drained => "drained",
+            Self::StreamsChanged => "streams-changed",
             Self::AuditUnavailable => "audit-unavailable",
         }
     }
@@ -324,6 +367,7 @@ impl fmt::Display for CutReason {
             Self::Fenced => f.write_str("a newer incarnation of the same instance took over"),
             Self::Superseded => f.write_str("the same incarnation connected anew"),
             Self::Drained => f.write_str("the broker shut down before the session had finished"),
+            Self::StreamsChanged => f.write_str("another stream than before captures a topic of the session"),
             Self::AuditUnavailable => f.write_str("the audit log could not take what the session did"),
         }
     }
@@ -336,6 +380,8 @@ pub enum Target {
     Topic(Topic),
     /// The topics that a filter matches.
     Filter(TopicFilter),
+    /// A stream, or the dead letters of one of its consumers.
+    Stream(String),
     /// The bus itself.
     Bus,
 }
@@ -388,6 +434,10 @@ impl Event {
             | Self::SessionCut { .. }
             | Self::Subscribed { .. }
             | Self::Unsubscribed { .. }
+            | Self::Replaying { .. }
+            | Self::Consuming { .. }
+            | Self::Stream { .. }
+            | Self::IndexRebuilt { .. }
             | Self::Opened { .. }
             | Self::Denied { .. }
             | Self::BatchRefused { .. }

@@ -173,6 +173,10 @@ fn kind_of(event: &Event) -> Option<Kind> {
         | Event::SessionCut { .. }
         | Event::Subscribed { .. }
         | Event::Unsubscribed { .. }
+        | Event::Replaying { .. }
+        | Event::Consuming { .. }
+        | Event::Stream { .. }
+        | Event::IndexRebuilt { .. }
         | Event::Opened { .. }
         | Event::AdminDone { .. }
         | Event::PublishSummary { .. } => None,

@@ -16,6 +16,7 @@ mod file;
 mod flood;
 mod handle;
 mod queue;
+mod stream;
 mod writer;
 
 #[cfg(test)]
@@ -29,3 +30,4 @@ pub use event::{
 };
 pub use file::{AuditPage, LINE_BYTES_MAX, ReadError};
 pub use handle::{Audit, AuditStartError, AuditThread, AuditUnavailable};
+pub use stream::StreamChange;

@@ -2,7 +2,7 @@
 
 use sealbus_protocol::batch::{HEAD_LEN, PREAMBLE_LEN};
 use sealbus_protocol::identity::{CertificateFacts, Principal, SerialNumber};
-use sealbus_protocol::ids::{BusId, Kid, PolicyHash};
+use sealbus_protocol::ids::{BusId, Kid, PolicyHash, StreamId};
 use sealbus_protocol::policy::{
     Act, CompiledPolicy, Context, DenialRule, Narrowed, Policy, RuleId, Verb, decide,
 };
@@ -13,6 +13,7 @@ use super::event::{
     Actor, BatchHead, CutReason, Event, Initiator, PolicyFacts, PreviousRun, PublishTraffic, SessionId,
     SessionTraffic, Target,
 };
+use super::stream::StreamChange;
 
 /// The class, and what tells one line from another: class_uid, type_uid, severity, status, disposition.
 pub(super) type Labels = (&'static str, u64, u64, u64, u64, Option<u64>);
@@ -98,6 +99,7 @@ pub(super) fn table() -> Vec<(Event, Labels)> {
         accepted_head,
         refused_head: head(0xab, 0xcd),
     };
+    let stream = |change| Event::Stream { name: "orders".to_owned(), id: StreamId::new([5; 16]), change };
     let process = || Initiator::Process;
     let reason = || "a reason".to_owned();
     vec![
@@ -170,6 +172,47 @@ pub(super) fn table() -> Vec<(Event, Labels)> {
             Event::Opened { actor: actor(), topic: topic(), rule: rule() },
             ("opened", 6003, 600_301, 1, 1, Some(1)),
         ),
+        (
+            Event::Replaying {
+                actor: actor(),
+                stream: "orders".to_owned(),
+                from: 17,
+                narrowed: Narrowed::Yes,
+                rules: vec![rule()],
+            },
+            ("replaying", 6003, 600_302, 1, 1, Some(1)),
+        ),
+        (
+            Event::Consuming {
+                actor: actor(),
+                stream: "orders".to_owned(),
+                consumer: "billing".to_owned(),
+                rules: vec![rule()],
+            },
+            ("consuming", 6003, 600_302, 1, 1, Some(1)),
+        ),
+        (stream(StreamChange::Created), ("stream-created", 3004, 300_401, 1, 1, None)),
+        (stream(StreamChange::Opened { first: 3, end: 9 }), ("stream-opened", 3004, 300_403, 1, 1, None)),
+        (stream(StreamChange::Damaged(reason())), ("stream-damaged", 3004, 300_403, 5, 2, None)),
+        (stream(StreamChange::Repaired(reason())), ("stream-repaired", 3004, 300_403, 2, 1, None)),
+        (stream(StreamChange::Stopped(reason())), ("stream-stopped", 3004, 300_403, 5, 2, None)),
+        (stream(StreamChange::Full), ("stream-full", 3004, 300_403, 4, 2, None)),
+        (stream(StreamChange::Resumed), ("stream-resumed", 3004, 300_403, 1, 1, None)),
+        (
+            stream(StreamChange::SegmentSealed { from: 0, to: 9, bytes: 4_096 }),
+            ("segment-sealed", 3004, 300_403, 1, 1, None),
+        ),
+        (
+            stream(StreamChange::Trimmed { from: 0, to: 9, why: "age" }),
+            ("stream-trimmed", 3004, 300_404, 1, 1, None),
+        ),
+        (
+            stream(StreamChange::DeadLettered { consumer: "billing".to_owned(), offset: 7, records: 2 }),
+            ("dead-lettered", 3004, 300_403, 2, 1, None),
+        ),
+        (Event::IndexRebuilt { reason: reason() }, ("index-rebuilt", 3004, 300_403, 3, 1, None)),
+        (deny(Verb::Replay, Target::Stream("orders".to_owned())), ("denied", 6003, 600_302, 2, 2, Some(26))),
+        (cut(CutReason::StreamsChanged), ("session-cut", 3002, 300_202, 2, 1, Some(6))),
         (deny(Verb::Publish, Target::Topic(topic())), ("denied", 6003, 600_301, 2, 2, Some(26))),
         (deny(Verb::Subscribe, Target::Filter(filter())), ("denied", 6003, 600_302, 2, 2, Some(26))),
         (deny(Verb::Audit, Target::Bus), ("denied", 6003, 600_302, 2, 2, Some(26))),

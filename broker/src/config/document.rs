@@ -1,9 +1,10 @@
 //! The text as tables and values that know where they stand. This file knows TOML and nothing of configurations.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use sealbus_protocol::policy::{QuantityError, parse_bytes};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -155,6 +156,27 @@ impl<'t> Value<'t> {
         )
     }
 
+    /// An amount of bytes in a range: a text with a unit, or a number.
+    pub(super) fn bytes(&self, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+        let bytes = match self.toml.get_ref() {
+            DeValue::String(text) => parse_bytes(text).ok(),
+            DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+            _ => None,
+        };
+        bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+            let (least, most) = (Amount(*range.start()), Amount(*range.end()));
+            let expected = format_args!("an amount of bytes from {least} to {most}, as in \"64MiB\"");
+            let error = self.unexpected(expected);
+            match self.toml.get_ref() {
+                DeValue::String(text) => match QuantityError::Bytes.meant(text) {
+                    Some(meant) => error.with_hint(format!("did you mean `{meant}`?")),
+                    None => error,
+                },
+                _ => error,
+            }
+        })
+    }
+
     /// A section.
     pub(super) fn table(&self, section: &'static str) -> Result<Table<'t>, ConfigError> {
         match self.toml.get_ref() {
@@ -195,5 +217,18 @@ impl<'t> Value<'t> {
     /// An error about this value.
     pub(super) fn error(&self, fault: ConfigFault) -> ConfigError {
         ConfigError::new(self.section, Some(self.source.place(self.toml.span().start)), fault)
+    }
+}
+
+/// Bytes, as they are written: in the largest unit that takes a whole number of them.
+struct Amount(u64);
+
+impl Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        match units.into_iter().find(|(_, bits)| self.0 > 0 && self.0.trailing_zeros() >= *bits) {
+            Some((unit, bits)) => write!(f, "{} {unit}", self.0 >> bits),
+            None => write!(f, "{} bytes", self.0),
+        }
     }
 }

@@ -105,6 +105,12 @@ impl ConfigError {
         self
     }
 
+    /// The same error, with a word of advice.
+    pub(super) fn with_hint(mut self, hint: String) -> Self {
+        self.inner.hint = Some(hint);
+        self
+    }
+
     /// What is wrong.
     #[must_use]
     pub fn fault(&self) -> &ConfigFault {

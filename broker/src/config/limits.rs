@@ -1,6 +1,8 @@
-//! `[limits]` and `[audit]`: the bounds that an operator may move, within reason.
+//! `[limits]`, `[storage]` and `[audit]`: the bounds that an operator may move, within reason.
 //!
 //! Limits that both sides of the wire must agree on are in [`sealbus_protocol::limits`] and are not configurable.
+
+use std::path::PathBuf;
 
 /// Bytes of a configuration file. The largest sensible one has a few hundred lines.
 pub const CONFIG_BYTES_MAX: u64 = 256 * 1_024;
@@ -86,5 +88,37 @@ pub struct AuditConfig {
 impl Default for AuditConfig {
     fn default() -> Self {
         Self { queue_events_max: 8_192, sync_within_ms: 250, singles_per_second_max: 10 }
+    }
+}
+
+/// `[storage]`: how streams are kept on the disk. Which streams there are, for how long and how surely, is in the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// The private key that signs checkpoints, in the form of `operator/signing.key`, readable by nobody but its owner.
+    /// Its public half is under `[log]` in `trust.toml`. No default: required when the policy has streams.
+    pub log_key: Option<PathBuf>,
+    /// Bytes of a segment before the next one is begun. Default 64 MiB, from 64 KiB to 1 GiB; a text as in `"64MiB"`, or
+    /// a number. Retention removes whole segments, so that a stream holds up to one more than it is allowed.
+    pub segment_bytes: u64,
+    /// Bytes of the disk that are left free: with less, publishers are refused until there is room, and readers go on.
+    /// Default 64 MiB, from 1 MiB to 1 TiB. What is on its way when the disk fills fits in the least of it.
+    pub reserve_bytes: u64,
+    /// Milliseconds in which a stream with `durability = "interval"` is on the disk, so what a power cut can take from
+    /// it. Default 1,000, from 10 to 60,000.
+    pub interval_ms: u64,
+    /// Threads that write, each with a share of the streams. Default 1, from 1 to 8: more help when the disk syncs
+    /// several files faster than one after the other. Each holds at most 8 MiB of what it writes for each stream.
+    pub writers: usize,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            log_key: None,
+            segment_bytes: 64 * 1_024 * 1_024,
+            reserve_bytes: 64 * 1_024 * 1_024,
+            interval_ms: 1_000,
+            writers: 1,
+        }
     }
 }

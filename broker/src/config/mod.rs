@@ -17,7 +17,8 @@
 //! crl = "ca.crl"
 //! ```
 //!
-//! `[limits]`, `[audit]` and `[log]` are optional, and so is each of their keys. A key that is not known is an error
+//! `[limits]`, `[storage]`, `[audit]` and `[log]` are optional, and so is each of their keys, save that a policy with
+//! streams needs `[storage] log_key`. A key that is not known is an error
 //! that names the nearest one. Every listener is written out in full: no key has a fallback from another listener, and
 //! no key turns TLS, client certificates, revocation, the audit log or the refusal by default off (FAILURES T51).
 //! `document` alone knows TOML, `read` knows what may stand in the file, `error` says what was found instead.
@@ -34,6 +35,6 @@ mod tests;
 pub use error::{ConfigError, ConfigFault};
 pub use limits::{
     AuditConfig, CLIENT_HELLO_BYTES_MAX, CLIENT_HELLO_TIMEOUT_MS, CONFIG_BYTES_MAX, DESCRIPTORS_RESERVED,
-    LISTENERS_MAX, LimitsConfig, NEWCOMERS_MAX,
+    LISTENERS_MAX, LimitsConfig, NEWCOMERS_MAX, StorageConfig,
 };
 pub use settings::{Config, ListenerConfig, LogConfig, LogFormat, Revocation};

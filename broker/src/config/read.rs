@@ -10,7 +10,7 @@ use sealbus_protocol::policy::Name;
 
 use super::document::{Source, Table};
 use super::error::{ConfigError, ConfigFault, Section};
-use super::limits::{AuditConfig, CONFIG_BYTES_MAX, LISTENERS_MAX, LimitsConfig};
+use super::limits::{AuditConfig, CONFIG_BYTES_MAX, LISTENERS_MAX, LimitsConfig, StorageConfig};
 use super::settings::{Config, ListenerConfig, LogConfig, LogFormat, Revocation};
 use crate::vfs::Vfs;
 
@@ -44,7 +44,10 @@ fn config(text: &str, base: &Path) -> Result<Config, ConfigError> {
     let source = Source::new(text);
     let document = source.parse()?;
     let top = Table::new(document.get_ref(), 0, Section::Top, &source);
-    top.allow_only(&["bus_id", "data_dir", "policy", "listener", "limits", "audit", "log"], &["operators"])?;
+    top.allow_only(
+        &["bus_id", "data_dir", "policy", "listener", "limits", "storage", "audit", "log"],
+        &["operators"],
+    )?;
     let path = |key| Ok::<PathBuf, ConfigError>(base.join(top.required(key)?.text()?));
     Ok(Config {
         bus_id: bus_id(&top)?,
@@ -52,6 +55,7 @@ fn config(text: &str, base: &Path) -> Result<Config, ConfigError> {
         policy: path("policy")?,
         listeners: listeners(&top, base)?,
         limits: optional_section(&top, "limits", "[limits]", limits)?,
+        storage: optional_section(&top, "storage", "[storage]", |table| storage(table, base))?,
         audit: optional_section(&top, "audit", "[audit]", audit)?,
         log: optional_section(&top, "log", "[log]", log)?,
     })
@@ -232,6 +236,27 @@ fn limits(table: &Table<'_>) -> Result<LimitsConfig, ConfigError> {
         marker_timeout_ms: time("marker_timeout_ms", 10..=10_000, default.marker_timeout_ms)?,
         drain_timeout_ms: time("drain_timeout_ms", 0..=600_000, default.drain_timeout_ms)?,
     })
+}
+
+fn storage(table: &Table<'_>, base: &Path) -> Result<StorageConfig, ConfigError> {
+    table.allow_only(&["log_key", "segment_bytes", "reserve", "interval_ms", "writers"], &[])?;
+    let mut storage = StorageConfig::default();
+    if let Some(value) = table.optional("log_key") {
+        storage.log_key = Some(base.join(value.text()?));
+    }
+    if let Some(value) = table.optional("segment_bytes") {
+        storage.segment_bytes = value.bytes(64 * 1_024..=1_024 * 1_024 * 1_024)?;
+    }
+    if let Some(value) = table.optional("reserve") {
+        storage.reserve_bytes = value.bytes(1_024 * 1_024..=1_024 * 1_024 * 1_024 * 1_024)?;
+    }
+    if let Some(value) = table.optional("interval_ms") {
+        storage.interval_ms = value.number(10..=60_000)?;
+    }
+    if let Some(value) = table.optional("writers") {
+        storage.writers = value.number(1..=8)?;
+    }
+    Ok(storage)
 }
 
 fn audit(table: &Table<'_>) -> Result<AuditConfig, ConfigError> {

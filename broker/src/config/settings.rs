@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sealbus_protocol::identity::PrincipalSource;
 use sealbus_protocol::ids::BusId;
 
-use super::limits::{AuditConfig, LimitsConfig};
+use super::limits::{AuditConfig, LimitsConfig, StorageConfig};
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// `[limits]`.
     pub limits: LimitsConfig,
+    /// `[storage]`.
+    pub storage: StorageConfig,
     /// `[audit]`.
     pub audit: AuditConfig,
     /// `[log]`.

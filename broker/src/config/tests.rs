@@ -253,7 +253,7 @@ fn a_file_that_is_not_there_or_not_text_is_an_error_with_its_name() {
 fn a_whole_file_is_complete() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sealbus.toml");
-    let rest = "[limits]\nhandshakes_max = 0x10\nmarker_timeout_ms = 5_0\n[audit]\nsync_within_ms = 100\n[log]\nformat = \"json\"\nfilter = \"debug\"\n";
+    let rest = "[limits]\nhandshakes_max = 0x10\nmarker_timeout_ms = 5_0\n[storage]\nlog_key = \"log.key\"\nsegment_bytes = \"512KiB\"\nreserve = 1048576\ninterval_ms = 200\nwriters = 2\n[audit]\nsync_within_ms = 100\n[log]\nformat = \"json\"\nfilter = \"debug\"\n";
     std::fs::write(&path, whole() + rest).unwrap();
     let expected = Config {
         bus_id: "5f1c0e0f9a3b4c5d6e7f809102132435".parse().unwrap(),
@@ -270,14 +270,21 @@ fn a_whole_file_is_complete() {
             revocation: Revocation::Crl(dir.path().join("ca.crl")),
         }],
         limits: LimitsConfig { handshakes_max: 16, marker_timeout_ms: 50, ..LimitsConfig::default() },
+        storage: StorageConfig {
+            log_key: Some(dir.path().join("log.key")),
+            segment_bytes: 512 * 1_024,
+            reserve_bytes: 1_048_576,
+            interval_ms: 200,
+            writers: 2,
+        },
         audit: AuditConfig { sync_within_ms: 100, ..AuditConfig::default() },
         log: LogConfig { format: LogFormat::Json, filter: "debug".to_owned() },
     };
     assert_eq!(Config::load(&OsVfs, &path).unwrap(), expected);
     let defaults = parse(&whole()).unwrap();
     assert_eq!(
-        (defaults.limits, defaults.audit, defaults.log),
-        (LimitsConfig::default(), AuditConfig::default(), LogConfig::default())
+        (defaults.limits, defaults.storage, defaults.audit, defaults.log),
+        (LimitsConfig::default(), StorageConfig::default(), AuditConfig::default(), LogConfig::default())
     );
 }
 
@@ -285,4 +292,62 @@ fn a_whole_file_is_complete() {
 fn a_limit_below_a_default_lowers_what_depends_on_it() {
     let limits = parse(&format!("{}[limits]\nhandshakes_max = 4\n", whole())).unwrap().limits;
     assert_eq!((limits.handshakes_max, limits.handshakes_per_source_max), (4, 4));
+}
+
+#[test]
+fn amounts_of_the_storage_stay_in_their_range() {
+    let segment = "`segment_bytes` is an amount of bytes from 64 KiB to 1 GiB, as in \"64MiB\", found ";
+    let reserve = "`reserve` is an amount of bytes from 1 MiB to 1 TiB, as in \"64MiB\", found ";
+    for (line, expected) in [
+        ("segment_bytes = 65535", format!("{segment}65535 in [storage], line 15, column 17")),
+        ("segment_bytes = \"63KiB\"", format!("{segment}\"63KiB\" in [storage], line 15, column 17")),
+        ("segment_bytes = \"2GiB\"", format!("{segment}\"2GiB\" in [storage], line 15, column 17")),
+        ("segment_bytes = 1.5", format!("{segment}a number with a point in [storage], line 15, column 17")),
+        ("segment_bytes = -1", format!("{segment}-1 in [storage], line 15, column 17")),
+        (
+            "segment_bytes = \"64MB\"",
+            format!("{segment}\"64MB\" in [storage], line 15, column 17: did you mean `64MiB`?"),
+        ),
+        ("reserve = 0", format!("{reserve}0 in [storage], line 15, column 11")),
+        ("reserve = \"none\"", format!("{reserve}\"none\" in [storage], line 15, column 11")),
+        ("reserve = false", format!("{reserve}false in [storage], line 15, column 11")),
+        (
+            "interval_ms = 0",
+            "`interval_ms` is a whole number from 10 to 60000, found 0 in [storage], line 15, column 15"
+                .to_owned(),
+        ),
+        (
+            "writers = 0",
+            "`writers` is a whole number from 1 to 8, found 0 in [storage], line 15, column 11".to_owned(),
+        ),
+        (
+            "writers = 9",
+            "`writers` is a whole number from 1 to 8, found 9 in [storage], line 15, column 11".to_owned(),
+        ),
+        (
+            "log_key = \"\"",
+            "`log_key` is a text that is not empty, found \"\" in [storage], line 15, column 11".to_owned(),
+        ),
+        (
+            "logkey = \"a\"",
+            "unknown key `logkey` in [storage], line 15, column 1: did you mean `log_key`?".to_owned(),
+        ),
+        ("fsync = false", "unknown key `fsync` in [storage], line 15, column 1".to_owned()),
+    ] {
+        assert_eq!(error(&format!("{}[storage]\n{line}\n", whole())), expected, "{line}");
+    }
+    for (line, bytes) in
+        [("65536", 65_536), ("0x10_0000", 1_048_576), ("\"1GiB\"", 1_073_741_824), ("\"65536\"", 65_536)]
+    {
+        let storage = parse(&format!("{}[storage]\nsegment_bytes = {line}\n", whole())).unwrap().storage;
+        assert_eq!(storage.segment_bytes, bytes, "{line}");
+    }
+}
+
+#[test]
+fn the_key_of_the_log_is_beside_the_file() {
+    let storage =
+        |path: &str| parse(&format!("{}[storage]\nlog_key = \"{path}\"\n", whole())).unwrap().storage;
+    assert_eq!(storage("broker/log.key").log_key, Some("/bus/broker/log.key".into()));
+    assert_eq!(storage("/etc/keys/log.key").log_key, Some("/etc/keys/log.key".into()));
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sealbus_protocol::frame::admin::{AUDIT_BYTES_MAX, Decision, Question};
 use sealbus_protocol::frame::{AdminRequest, AdminResult, Operation, Outcome, RequestId};
 use sealbus_protocol::identity::Principal;
-use sealbus_protocol::policy::Act;
+use sealbus_protocol::policy::{Act, Denial, Name, RuleId, StreamVerb};
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use tokio::sync::mpsc::error::TrySendError;
@@ -40,6 +40,8 @@ enum Checked {
 const RELOAD: &str = "policy reload";
 const CAN_I: &str = "can-i about another principal";
 const AUDIT_READ: &str = "audit read";
+const CONSUMER_RESET: &str = "consumer reset";
+const STATS: &str = "stats";
 
 impl Client {
     pub(super) fn administer(
@@ -71,6 +73,29 @@ impl Client {
                 }
                 let outcome = self.answer(other.as_ref(), &question);
                 wire.admin_result(&AdminResult { request, outcome });
+                Ok(())
+            }
+            Operation::Streams { name, after } => {
+                self.list_streams(wire, request, name.as_ref(), after.as_ref());
+                Ok(())
+            }
+            Operation::Consumers { stream, after } => {
+                self.list_consumers(wire, request, stream.as_ref(), after.as_ref());
+                Ok(())
+            }
+            Operation::ConsumerReset { consumer, from } => {
+                if self.check(wire, request, CONSUMER_RESET, Act::Admin)? == Checked::Refused {
+                    return Ok(());
+                }
+                self.record(Event::AdminDone { actor: self.actor(), operation: CONSUMER_RESET })?;
+                let reset = self.reset_consumer(&consumer, from);
+                self.begin(wire, request, |_| reset);
+                Ok(())
+            }
+            Operation::Stats => {
+                if self.check(wire, request, STATS, Act::Admin)? == Checked::Permitted {
+                    self.count(wire, request);
+                }
                 Ok(())
             }
             Operation::AuditRead { from, lines_max } => {
@@ -145,6 +170,14 @@ impl Client {
     /// Answers a question by the policy in force here, for the place that the asker is in.
     fn answer(&self, other: Option<&Principal>, question: &Question) -> Outcome {
         let act = match question {
+            Question::Replay(stream) | Question::Consume(stream) => {
+                let verb = match question {
+                    Question::Replay(_) => StreamVerb::Replay,
+                    _ => StreamVerb::Consume,
+                };
+                return self.answer_stream(other, verb, stream);
+            }
+            Question::Describe(stream) => Act::Describe(stream),
             Question::Publish(topic) => Act::Publish(topic),
             Question::Subscribe(topic) => Act::Subscribe(topic),
             Question::Admin => Act::Admin,
@@ -158,12 +191,33 @@ impl Client {
                 subject.decide(act, &self.party.context_at(now_ms))
             }
         };
-        match decided {
-            Ok(permit) => {
-                Outcome::Decided { decision: Decision::Permitted, why: format!("rule \"{}\"", permit.rule()) }
+        decided_outcome(decided.as_ref().map(|permit| permit.rule()))
+    }
+
+    /// Whether somebody may read a stream at all.
+    fn answer_stream(&self, other: Option<&Principal>, verb: StreamVerb, stream: &Name) -> Outcome {
+        let now_ms = self.bus.clock.now_ms();
+        let decided = match other {
+            None => self.decisions.on_stream(verb, stream, None, now_ms),
+            Some(principal) => {
+                let subject = self.decisions.policy().compiled.subject(principal);
+                subject.decide_stream(verb, stream, None, &self.party.context_at(now_ms))
             }
-            Err(denial) => Outcome::Decided { decision: Decision::Denied, why: denial.to_string() },
+        };
+        match &decided {
+            Ok(permit) => match permit.rules().first() {
+                Some(rule) => decided_outcome(Ok(rule)),
+                None => Outcome::Decided { decision: Decision::Permitted, why: "some rule".to_owned() },
+            },
+            Err(denial) => decided_outcome(Err(denial)),
         }
+    }
+}
+
+fn decided_outcome(decided: Result<&RuleId, &Denial>) -> Outcome {
+    match decided {
+        Ok(rule) => Outcome::Decided { decision: Decision::Permitted, why: format!("rule \"{rule}\"") },
+        Err(denial) => Outcome::Decided { decision: Decision::Denied, why: denial.to_string() },
     }
 }
 
@@ -181,6 +235,7 @@ async fn reload(bus: Arc<Bus>, by: Initiator) -> Result<Outcome, Refusal> {
         Err(error) => {
             let code = match &error {
                 ReloadError::Policy(_) | ReloadError::Tls { .. } => Code::Format,
+                ReloadError::Storage(_) => Code::Internal,
                 ReloadError::Audit(_) => Code::AuditUnavailable,
                 ReloadError::Busy => Code::Limit,
                 ReloadError::Stopping => Code::Draining,

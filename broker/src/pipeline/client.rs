@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sealbus_protocol::batch::accept::ProvenProducer;
 use sealbus_protocol::binding::KeyBinding;
-use sealbus_protocol::frame::{Generation, RequestId, SubscriptionId, What};
+use sealbus_protocol::frame::{BindingGet, Credit, Generation, InstanceKind, RequestId, SubscriptionId, What};
 use sealbus_protocol::ids::Kid;
 use sealbus_protocol::policy::RuleId;
 use sealbus_protocol::refusal::{Code, Refusal};
@@ -15,18 +15,25 @@ use sealbus_protocol::session::{BrokerEvent, BrokerSession, Tick};
 use crate::audit::{Actor, AuditUnavailable, CutReason, Event, SessionTraffic};
 use crate::bindings::Binding;
 use crate::bus::Bus;
+use crate::letters::Letter;
 use crate::locks::lock;
 use crate::outbox::LaneId;
 use crate::party::Party;
 use crate::quotas::SessionPlace;
-use crate::sessions::Handle;
+use crate::sessions::{Handle, News};
 use crate::telemetry;
 use crate::tls::TlsMaterial;
 
 use super::admin::Administering;
+use super::capture::KeyRecord;
+use super::consuming::{Joining, Membership};
 use super::decide::Decisions;
+use super::deliver::{Announced, Filled};
 use super::patience::Patience;
+use super::pending::Pending;
 use super::publish::OpenTopic;
+use super::reading::Readings;
+use super::replay::Beginning;
 use super::subscribe::Subscription;
 
 /// A welcomed client: all that the broker knows of one session, besides the bytes of its connection.
@@ -41,16 +48,32 @@ pub(crate) struct Client {
     pub(super) source: SocketAddr,
     pub(super) producer: ProvenProducer,
     pub(super) binding: Arc<Binding>,
+    /// Whether its instance id is configured, and so fences.
+    pub(super) instance_kind: InstanceKind,
+    /// Where the binding is in `$keys`, once somebody asked.
+    pub(super) key_record: KeyRecord,
     pub(super) decisions: Decisions,
     /// By publish alias.
     pub(super) topics: Vec<Option<OpenTopic>>,
+    /// Batches whose streams have not answered yet.
+    pub(super) pending: Pending,
+    /// Subscriptions that read streams, by lane.
+    pub(super) readings: Readings,
+    /// Those of them that have no READY yet.
+    pub(super) beginnings: HashMap<LaneId, Beginning>,
+    /// Its places in durable consumers, by lane.
+    pub(super) memberships: HashMap<LaneId, Membership>,
+    /// Those that it has no READY for yet.
+    pub(super) joinings: HashMap<LaneId, Joining>,
     pub(super) subscriptions: HashMap<LaneId, Subscription>,
     pub(super) lanes: HashMap<SubscriptionId, LaneId>,
     pub(super) lane_next: u64,
     /// The newest binding of each kid that the peer was sent.
-    pub(super) announced: HashMap<Kid, u64>,
+    pub(super) announced: HashMap<Kid, Announced>,
     pub(super) intake: Intake,
     pub(super) administering: Administering,
+    /// Proofs that are being made for it.
+    pub(super) proofs_awaited: usize,
     /// The session's place among those of its principal.
     pub(super) place: SessionPlace,
     /// When the client may be heard again.
@@ -98,16 +121,17 @@ impl Client {
             BrokerEvent::Open { request, topic } => self.open(wire, request, topic),
             BrokerEvent::Publish { request, alias, batch } => self.publish(wire, request, alias, batch),
             BrokerEvent::Subscribe(subscribe) => self.subscribe(wire, subscribe),
-            BrokerEvent::Later(later) => {
-                let reason = format!("{} is not in this version", later.kind);
-                self.refuse(wire, later.request, Refusal::new(Code::Unsupported, reason));
-                Ok(())
-            }
+            BrokerEvent::Replay(replay) => self.replay(wire, replay),
+            BrokerEvent::Consume(consume) => self.consume(wire, consume),
+            BrokerEvent::Settle(settle) => self.settle(wire, settle),
+            BrokerEvent::CheckpointGet(get) => self.prove(wire, get),
             BrokerEvent::Close(What::Alias(alias)) => self.close_topic(alias),
             BrokerEvent::Close(What::Subscription(subscription)) => self.unsubscribe(subscription),
-            BrokerEvent::Credit(subscription) => {
+            BrokerEvent::Credit(Credit { subscription, bytes }) => {
                 if let Some(lane) = self.lanes.get(&subscription) {
                     self.handle.outbox.credited(*lane);
+                    self.readings.unpark(*lane);
+                    self.credit_consumer(*lane, bytes);
                 }
                 Ok(())
             }
@@ -116,10 +140,8 @@ impl Client {
                 let known = lock(&self.bus.bindings).find(&get.kid);
                 match known {
                     Some(binding) => wire.binding(get.request, binding.bytes.clone()),
-                    None => {
-                        let reason = format!("no binding of the key {} is known here", get.kid);
-                        self.refuse(wire, get.request, Refusal::new(Code::Binding, reason));
-                    }
+                    // Perhaps it published to a stream once: then it is on the disk.
+                    None => self.look_for_key(get),
                 }
                 Ok(())
             }
@@ -131,11 +153,59 @@ impl Client {
         }
     }
 
-    /// Adopts the policy in force: from this call on nothing is decided by the one before. Returns the entry that
-    /// revokes the principal, if one does.
-    pub(crate) fn adopt(&mut self) -> Option<RuleId> {
+    /// Adopts the policy in force: from this call on nothing is decided by the one before. Returns why the session
+    /// cannot go on under it, if it cannot.
+    pub(crate) fn adopt(&mut self, wire: &mut BrokerSession) -> Option<CutReason> {
         self.decisions.adopt(self.bus.policy.load_full());
-        self.revoked()
+        if let Some(rule) = self.revoked() {
+            return Some(CutReason::PrincipalRevoked(rule));
+        }
+        if self.streams_have_changed() {
+            return Some(CutReason::StreamsChanged);
+        }
+        self.recheck_readings(wire);
+        self.recheck_memberships(wire);
+        None
+    }
+
+    /// Takes in what threads and tasks have brought, and answers what streams have made durable.
+    pub(crate) fn handle_news(&mut self, wire: &mut BrokerSession) -> Result<Filled, Refusal> {
+        let Some(News { letters }) = self.handle.take_news() else { return Ok(Filled::Nothing) };
+        self.answer_durable(wire);
+        self.readings.handle_commit();
+        for letter in letters {
+            match letter {
+                Letter::KeyRecorded(outcome) => self.handle_key_recorded(wire, outcome)?,
+                Letter::Key(get, found) => match found {
+                    Some(binding) => wire.binding(get.request, binding),
+                    None => {
+                        let reason = format!("no binding of the key {} is known here", get.kid);
+                        self.refuse(wire, get.request, Refusal::new(Code::Binding, reason));
+                    }
+                },
+                Letter::Begin(lane, at) => self.begin_reading(wire, lane, at),
+                Letter::Page(lane, page) => self.handle_page(lane, page)?,
+                Letter::Joined(lane, joined) => self.handle_joined(wire, lane, joined)?,
+                Letter::Handed(lane, batch) => self.handle_handed(wire, lane, &batch),
+                Letter::Skipped(lane, skipped) => self.handle_skipped(wire, lane, skipped),
+                Letter::Settled(request, outcome) => self.handle_settled(wire, request, outcome),
+                Letter::Checkpoint(request, answer) => self.handle_proof(wire, request, answer),
+            }
+        }
+        Ok(Filled::Some)
+    }
+
+    fn look_for_key(&self, get: BindingGet) {
+        let (bus, handle) = (Arc::clone(&self.bus), Arc::clone(&self.handle));
+        tokio::task::spawn_blocking(move || {
+            let found = bus.storage.find_key(&get.kid).map(|key| key.bytes.clone());
+            handle.post(Letter::Key(get, found));
+        });
+    }
+
+    /// Whether so much waits for the disk that nothing more is taken in.
+    pub(crate) const fn is_congested(&self) -> bool {
+        self.pending.is_full()
     }
 
     /// What clients are told of the adopted policy.
@@ -187,6 +257,7 @@ impl Client {
     /// Refuses a request. Refusals cost us more than they cost the sender, so that they are counted.
     pub(super) fn refuse(&mut self, wire: &mut BrokerSession, request: RequestId, refusal: Refusal) {
         self.patience.spend_at(self.bus.clock.tick());
+        self.bus.counts.refused();
         wire.refuse(request, refusal);
     }
 
@@ -233,11 +304,13 @@ impl Drop for Client {
         self.bus.router.unsubscribe_all(self.handle.id, ended);
         // Not before they are free.
         drop(places);
+        drop(self.readings.drain());
+        self.leave_all();
         let topics: Vec<OpenTopic> = self.topics.drain(..).flatten().collect();
         {
             let mut producers = lock(&self.bus.producers);
             for open in &topics {
-                producers.close(self.producer.incarnation_id, &open.topic);
+                producers.close(self.producer.incarnation_id, &open.key);
             }
             producers.release(self.producer.incarnation_id, self.handle.id);
         }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use sealbus_protocol::frame::Generation;
-use sealbus_protocol::policy::{Act, Denial, FilterPermit, Permit, Subject};
+use sealbus_protocol::policy::{Act, Denial, FilterPermit, Name, Permit, StreamPermit, StreamVerb, Subject};
 use sealbus_protocol::topic::{Topic, TopicFilter};
 
 use crate::party::Party;
@@ -25,7 +26,11 @@ pub(super) struct Decisions {
     subject: Subject,
     publish: HashMap<Topic, Kept>,
     subscribe: HashMap<Topic, Kept>,
+    streams: HashMap<OnStream, Kept>,
 }
+
+/// What is wanted of a stream's topic.
+type OnStream = (StreamVerb, Name, Topic);
 
 /// A decision holds from the moment for which it was made until the rules could say something else.
 #[derive(Debug)]
@@ -45,7 +50,8 @@ impl Decisions {
     /// The decisions of this party by this policy.
     pub(super) fn new(party: Arc<Party>, policy: Arc<PolicyInForce>) -> Self {
         let subject = policy.compiled.subject(&party.principal);
-        Self { party, policy, subject, publish: HashMap::new(), subscribe: HashMap::new() }
+        let (publish, subscribe, streams) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { party, policy, subject, publish, subscribe, streams }
     }
 
     /// Decides by this policy from now on. Nothing that was decided before is kept.
@@ -87,20 +93,39 @@ impl Decisions {
             let decision = self.subject.decide(act, &self.party.context_at(now_ms));
             Kept { decided_ms: now_ms, decision }
         };
-        if kept.len() >= KEPT_MAX && !kept.contains_key(topic) {
-            kept.clear();
-        }
-        let kept = match kept.entry(topic.clone()) {
-            Entry::Vacant(entry) => entry.insert(decide()),
-            Entry::Occupied(entry) => {
-                let kept = entry.into_mut();
-                if !kept.holds_at(now_ms) {
-                    *kept = decide();
-                }
-                kept
-            }
+        keep(kept, topic.clone(), now_ms, decide)
+    }
+
+    /// Decides about a topic of a stream's history. This is the one place where that is done: for what is replayed,
+    /// consumed, redelivered, and for dead letters.
+    pub(super) fn on_history(
+        &mut self,
+        verb: StreamVerb,
+        stream: &Name,
+        topic: &Topic,
+        now_ms: u64,
+    ) -> &Decision {
+        let decide = || {
+            let act = match verb {
+                StreamVerb::Replay => Act::Replay(stream, topic),
+                StreamVerb::Consume => Act::Consume(stream, topic),
+            };
+            let decision = self.subject.decide(act, &self.party.context_at(now_ms));
+            Kept { decided_ms: now_ms, decision }
         };
-        &kept.decision
+        keep(&mut self.streams, (verb, stream.clone(), topic.clone()), now_ms, decide)
+    }
+
+    /// Decides about reading a stream at all, or what of it a filter matches. What is delivered is decided topic by
+    /// topic.
+    pub(super) fn on_stream(
+        &self,
+        verb: StreamVerb,
+        stream: &Name,
+        filter: Option<&TopicFilter>,
+        now_ms: u64,
+    ) -> Result<StreamPermit, Denial> {
+        self.subject.decide_stream(verb, stream, filter, &self.party.context_at(now_ms))
     }
 
     /// Decides about a filter. What is delivered for it is decided topic by topic.
@@ -112,6 +137,29 @@ impl Decisions {
     pub(super) fn on_bus(&self, act: Act<'_>, now_ms: u64) -> Decision {
         self.subject.decide(act, &self.party.context_at(now_ms))
     }
+}
+
+/// The kept decision, made anew when it does not hold any more.
+fn keep<K: Eq + Hash>(
+    kept: &mut HashMap<K, Kept>,
+    key: K,
+    now_ms: u64,
+    decide: impl Fn() -> Kept,
+) -> &Decision {
+    if kept.len() >= KEPT_MAX && !kept.contains_key(&key) {
+        kept.clear();
+    }
+    let kept = match kept.entry(key) {
+        Entry::Vacant(entry) => entry.insert(decide()),
+        Entry::Occupied(entry) => {
+            let kept = entry.into_mut();
+            if !kept.holds_at(now_ms) {
+                *kept = decide();
+            }
+            kept
+        }
+    };
+    &kept.decision
 }
 
 impl Kept {
@@ -134,7 +182,7 @@ mod tests {
 
     fn policy(generation: u64, text: &str) -> Arc<PolicyInForce> {
         let compiled = CompiledPolicy::compile(Policy::parse(text).unwrap(), 0).unwrap();
-        Arc::new(PolicyInForce { generation, hash: PolicyHash::ZERO, compiled })
+        Arc::new(PolicyInForce { generation, hash: PolicyHash::ZERO, compiled, document: text.as_bytes().into() })
     }
 
     fn party() -> Arc<Party> {

@@ -4,22 +4,30 @@
 //! earlier policy than that is also asked whether its producer may still publish it: what waited in an outbox when a
 //! right was withdrawn, of the sender or of the receiver, is not written after the marker that says so.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
+use sealbus_protocol::frame::StoredAt;
+use sealbus_protocol::ids::{Kid, StreamId};
 use sealbus_protocol::policy::Act;
 use sealbus_protocol::session::{BrokerSession, Delivery};
 
 use super::client::Client;
 use super::decide::Want;
-use crate::outbox::{Credit, LaneId, Published, Taken};
+use crate::outbox::{Credit, Kept, LaneId, Published, Taken};
+use crate::storage::system::keys::StoredKey;
 
 /// Bytes that wait to be written while more is still framed. What is framed can neither be taken back nor overtaken
 /// by a marker, so that it is little; a vectored write takes this much at once.
-const FRAMED_BYTES: usize = 256 * 1_024;
+pub(super) const FRAMED_BYTES: usize = 256 * 1_024;
 
 /// Keys whose bindings a session is remembered to have been sent. When there are more, they are sent again.
 const ANNOUNCED_MAX: usize = 16_384;
+
+/// The binding of a kid that the peer was sent last; its bytes are shared with whoever else holds it. A key that is bound anew, or was bound otherwise when an
+/// old batch was signed with it, is announced again.
+pub(super) type Announced = Bytes;
 
 /// Whether anything was framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +41,7 @@ pub(crate) enum Filled {
 impl Client {
     /// Frames what the outbox holds, until enough waits to be written.
     pub(crate) fn fill(&mut self, wire: &mut BrokerSession) -> Filled {
-        let mut filled = Filled::Nothing;
+        let mut filled = if self.fill_readings(wire) { Filled::Some } else { Filled::Nothing };
         while wire.outgoing().remaining() < FRAMED_BYTES {
             let subscriptions = &self.subscriptions;
             let credit = |lane| match subscriptions.get(&lane) {
@@ -56,7 +64,12 @@ impl Client {
 
     /// Whether everything that was accepted for this session has been framed.
     pub(crate) fn is_drained(&self) -> bool {
-        self.handle.outbox.is_drained()
+        self.handle.outbox.is_drained() && self.pending.is_empty()
+    }
+
+    /// Sends what bound a key when a batch was stored.
+    pub(super) fn announce_stored(&mut self, wire: &mut BrokerSession, key: &StoredKey) {
+        announce(&mut self.announced, wire, key.kid, &key.bytes);
     }
 
     fn deliver(&mut self, wire: &mut BrokerSession, lane: LaneId, published: &Arc<Published>) {
@@ -77,20 +90,34 @@ impl Client {
         if binding.is_revoked() {
             return;
         }
-        if self.announced.get(&binding.kid).is_none_or(|serial| *serial < binding.serial) {
-            if self.announced.len() >= ANNOUNCED_MAX {
-                self.announced.clear();
-            }
-            self.announced.insert(binding.kid, binding.serial);
-            wire.announce_binding(binding.bytes.clone());
-        }
+        announce(&mut self.announced, wire, binding.kid, &binding.bytes);
+        let kept = published.kept;
         wire.deliver(&Delivery {
             subscription: subscription.id,
             topic: &published.topic,
-            offset: None,
+            stream: kept.map_or(StreamId::ZERO, |kept| kept.stream),
+            offset: kept.map(|kept| kept.offset),
             broker_ms: published.broker_ms,
+            stored: kept
+                .map(|Kept { policy_version, leaf_index, .. }| StoredAt { policy_version, leaf_index }),
+            ranges: None,
             batch: &published.batch,
         });
         self.traffic.delivered = self.traffic.delivered.saturating_add(u64::from(published.messages));
+        self.bus.counts.delivered(published.messages);
     }
+}
+
+/// Sends what binds a key, unless the peer was sent just that.
+fn announce(announced: &mut HashMap<Kid, Announced>, wire: &mut BrokerSession, kid: Kid, binding: &Bytes) {
+    // Nearly always it is the very same one, and then no byte of it is looked at.
+    let is_same = |known: &Bytes| std::ptr::eq(&raw const **known, &raw const **binding) || known == binding;
+    if announced.get(&kid).is_some_and(is_same) {
+        return;
+    }
+    if announced.len() >= ANNOUNCED_MAX {
+        announced.clear();
+    }
+    announced.insert(kid, binding.clone());
+    wire.announce_binding(binding.clone());
 }

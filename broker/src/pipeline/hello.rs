@@ -29,9 +29,12 @@ use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::MINOR;
 
 use super::admin::Administering;
+use super::capture::KeyRecord;
 use super::client::{Client, Ended, Intake, audit_unavailable};
 use super::decide::Decisions;
 use super::patience::Patience;
+use super::pending::Pending;
+use super::reading::Readings;
 use crate::audit::{CutReason, Event, SessionTraffic};
 use crate::bus::Bus;
 use crate::locks::lock;
@@ -158,13 +161,21 @@ pub(crate) fn admit(
             incarnation_id: hello.incarnation_id,
         },
         binding: lock(&bus.bindings).keep(&verified),
+        instance_kind: hello.instance_kind,
+        key_record: KeyRecord::default(),
         topics: Vec::new(),
+        pending: Pending::default(),
+        readings: Readings::default(),
+        beginnings: HashMap::new(),
+        memberships: HashMap::new(),
+        joinings: HashMap::new(),
         subscriptions: HashMap::new(),
         lanes: HashMap::new(),
         lane_next: 1,
         announced: HashMap::new(),
         intake: Intake::Open,
         administering: Administering::default(),
+        proofs_awaited: 0,
         place,
         patience: Patience::new_at(bus.clock.tick()),
         summary_due: None,

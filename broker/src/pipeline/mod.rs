@@ -5,10 +5,15 @@
 //!
 //!  OPEN ----> publish  decide --> sequence state ---------------------------------> OPENED
 //!  PUBLISH -> publish  FORMAT, decide --> judge (one lock) --> route --> outboxes -> ACK
-//!                                                                 |
+//!                                              |                  ^
+//!                                              '--> stream -------'--- durable ----> ACK
 //!  SUBSCRIBE> subscribe decide the filter --> table --> READY     |
 //!                                                                 v
 //!             deliver  outbox --> decide again --> BINDING once --> DELIVER, LAGGED
+//!
+//!  REPLAY --> replay    decide the stream --> READY; page --> decide again --> DELIVER ... CLOSED
+//!  CONSUME -> consuming decide the stream --> join the group --> READY; assignment --> decide again --> DELIVER
+//!  SETTLE --> consuming ack, nack --> cursors
 //!
 //!  ADMIN ---> admin    decide --> change, question or audit lines ----------------> RESULT
 //! ```
@@ -17,18 +22,28 @@
 //! by the one policy that the session has adopted; [`Client::adopt`] changes it, and nothing else does. Nothing here
 //! waits: a step either answers at once or leaves the answer to a task that signals the session.
 //!
-//! Read [`hello`], then [`publish`], [`subscribe`] and [`deliver`].
+//! Read [`hello`], then [`publish`], [`subscribe`] and [`deliver`]; for streams [`capture`], [`fan_out`], [`reading`],
+//! [`replay`] and [`consuming`].
 
 mod admin;
+mod capture;
 mod client;
+mod consuming;
 mod decide;
 mod deliver;
+mod describe;
+mod fan_out;
 mod hello;
 mod patience;
+mod pending;
+mod proving;
 mod publish;
+mod reading;
+mod replay;
 mod route;
 mod subscribe;
 
 pub(crate) use client::{Client, Ended};
 pub(crate) use deliver::Filled;
+pub(crate) use fan_out::FanOut;
 pub(crate) use hello::{Peer, admit};

@@ -1,15 +1,18 @@
 //! OPEN and PUBLISH: how a batch gets in.
 //!
 //! ```text
-//!   PUBLISH --> decode --> decide --> lock the sequence: judge --> outboxes --> commit --> unlock --> ACK
-//!               FORMAT     cached                        |             one push per session
+//!   PUBLISH --> decode --> decide --> lock the sequence: judge --> outboxes ----> commit --> unlock --> ACK live
+//!               FORMAT     cached                        |   '---> the stream --> commit --> unlock ... durable --> ACK
 //!                                                        '--> REFUSED, and an audit event
 //! ```
 //!
-//! The sequence is locked once for a batch, from the judgement to the last outbox: two connections of one incarnation
-//! cannot put a topic's batches out of order, and a verdict is committed to the state that it was made on. Whether
-//! the session was superseded is asked under the same lock: the session that took its place resumes where the sequence
-//! then stands, and nothing of this one comes after that.
+//! The sequence is locked once for a batch, from the judgement to the last outbox or to its place in the stream's
+//! queue: two connections of one incarnation cannot put a topic's batches out of order, and a verdict is committed to
+//! the state that it was made on. Whether the session was superseded is asked under the same lock: the session that
+//! took its place resumes where the sequence then stands, and nothing of this one comes after that.
+//!
+//! A batch that a stream keeps is fanned out by the stream's writer ([`super::fan_out`]) once it is durable: nobody is
+//! shown what a power cut could still take back.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
@@ -17,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use sealbus_protocol::batch::Batch;
 use sealbus_protocol::batch::accept::{
-    Circumstances, Durability, Equivocation, Receipt, SequenceState, Verdict,
+    Accepted, Circumstances, Durability, Equivocation, Receipt, SequenceState, Verdict,
 };
 use sealbus_protocol::frame::{Ack, Alias, Freshness, RequestId};
 use sealbus_protocol::ids::{StreamId, TopicDigest};
@@ -26,14 +29,20 @@ use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::Topic;
 
+use super::capture::Capture;
 use super::client::Client;
 use super::decide::Want;
+use super::fan_out::Fanned;
+use super::pending::{Answer, refusal_of};
 use super::route::Route;
 use crate::audit::{Actor, BatchHead, Event, PublishTraffic, Target};
 use crate::locks::lock;
 use crate::outbox::Published;
+use crate::policy::PolicyInForce;
+use crate::producers::SequenceKey;
+use crate::storage::stream::store::{NewBatch, Ticket, Waiter};
 
-/// No stream captures a topic in this version: a batch is handed to the subscribers of this moment, and kept nowhere.
+/// No stream captures the topic: a batch is handed to the subscribers of this moment, and kept nowhere.
 const LIVE: Receipt = Receipt { durability: Durability::Live, offset: None };
 
 /// How long a session's publishing is counted before the audit log is told.
@@ -42,33 +51,49 @@ const SUMMARY_AFTER_MS: u64 = 10_000;
 /// A topic that the session publishes on.
 #[derive(Debug)]
 pub(super) struct OpenTopic {
-    pub(super) topic: Topic,
+    pub(super) key: SequenceKey,
     digest: TopicDigest,
     state: Arc<Mutex<SequenceState>>,
-    route: Route,
+    destination: Destination,
     traffic: PublishTraffic,
 }
 
+/// Where the batches of a topic go.
+#[derive(Debug)]
+enum Destination {
+    /// To those who listen, and nowhere else.
+    Live(Route),
+    /// Into a stream, and from there to those who listen.
+    Stream(Capture),
+}
+
 impl OpenTopic {
+    pub(super) const fn topic(&self) -> &Topic {
+        &self.key.topic
+    }
+
     /// What was published since the last summary; none when nothing was.
     pub(super) fn summary(&self, actor: Actor) -> Option<Event> {
-        let Self { topic, traffic, .. } = self;
+        let Self { key, traffic, .. } = self;
         (*traffic != PublishTraffic::default()).then(|| Event::PublishSummary {
             actor,
-            topic: topic.clone(),
+            topic: key.topic.clone(),
             traffic: *traffic,
         })
     }
 
     fn refuse(&mut self, fault: Fault) -> Judged {
         self.traffic.refused = self.traffic.refused.saturating_add(1);
-        Judged::Refused(self.topic.clone(), fault)
+        Judged::Refused(self.key.topic.clone(), fault)
     }
 }
 
 /// What came of a batch, once its sequence is unlocked again.
 enum Judged {
-    Answered(Freshness),
+    /// It is with those who listen.
+    Live(Freshness),
+    /// It is in a stream's queue, or was before.
+    Queued(Freshness, Receipt, Ticket),
     Refused(Topic, Fault),
 }
 
@@ -78,6 +103,8 @@ enum Fault {
     Denied(DenialRule, Refusal),
     /// Something else is wrong with it.
     Batch(Refusal),
+    /// Nothing is wrong with it: there is no room, or no disk.
+    Storage(Refusal),
     /// It proves that its producer signs twice.
     Equivocation(Box<Equivocation>),
 }
@@ -107,25 +134,39 @@ impl Client {
                 );
             }
         };
-        let opened = lock(&self.bus.producers).open(self.producer.incarnation_id, &topic);
+        let (stream, destination) = match self.capture(&topic) {
+            Ok(None) => (StreamId::ZERO, Destination::Live(Route::default())),
+            Ok(Some(capture)) => {
+                let Some(capture) = self.with_key_record(request, &topic, capture) else {
+                    // The answer comes once the producer's key binding is durable.
+                    return Ok(());
+                };
+                (capture.stream, Destination::Stream(capture))
+            }
+            Err(refusal) => {
+                self.refuse(wire, request, refusal);
+                return Ok(());
+            }
+        };
+        let key = SequenceKey { stream, topic };
+        let opened = lock(&self.bus.producers).open(self.producer.incarnation_id, &key);
         let Ok(state) = opened else {
             let reason = "all sequence states of the principal are in use; close topics that are not";
             self.refuse(wire, request, Refusal::new(Code::Limit, reason));
             return Ok(());
         };
-        self.record_act(Event::Opened { actor: self.actor(), topic: topic.clone(), rule })?;
+        self.record_act(Event::Opened { actor: self.actor(), topic: key.topic.clone(), rule })?;
         let resume = lock(&state).resume_point();
-        let alias = match wire.opened(request, StreamId::ZERO, resume) {
+        let alias = match wire.opened(request, stream, resume) {
             Ok(alias) => alias,
             Err(error) => {
-                lock(&self.bus.producers).close(self.producer.incarnation_id, &topic);
+                lock(&self.bus.producers).close(self.producer.incarnation_id, &key);
                 self.refuse(wire, request, error.refusal());
                 return Ok(());
             }
         };
-        let digest = topic.digest(&StreamId::ZERO);
-        let open =
-            OpenTopic { topic, digest, state, route: Route::default(), traffic: PublishTraffic::default() };
+        let digest = key.topic.digest(&stream);
+        let open = OpenTopic { key, digest, state, destination, traffic: PublishTraffic::default() };
         let place = place_of(alias);
         if self.topics.len() <= place {
             // Aliases are small numbers that the session's own half gives out, one after the other.
@@ -149,6 +190,7 @@ impl Client {
             return Ok(());
         }
         let now_ms = self.bus.clock.now_ms();
+        let bytes_len = bytes.len();
         let Some(judged) = self.judge(alias, bytes, now_ms) else {
             return Err(Refusal::new(Code::Session, format!("alias {alias} is not open")));
         };
@@ -156,8 +198,13 @@ impl Client {
             self.summary_due = Some(self.bus.clock.tick().after_ms(SUMMARY_AFTER_MS));
         }
         match judged {
-            Judged::Answered(freshness) => {
+            Judged::Live(freshness) => {
                 wire.ack(&Ack { request, receipt: LIVE, freshness, broker_ms: now_ms });
+                Ok(())
+            }
+            Judged::Queued(freshness, receipt, ticket) => {
+                let ack = Ack { request, receipt, freshness, broker_ms: now_ms };
+                self.await_durable(alias, ticket, ack, bytes_len);
                 Ok(())
             }
             Judged::Refused(topic, Fault::Denied(rule, refusal)) => {
@@ -165,30 +212,52 @@ impl Client {
                 self.refuse_denied(wire, request, target, (Verb::Publish, rule), refusal)
             }
             Judged::Refused(topic, Fault::Batch(refusal)) => self.refuse_batch(wire, request, topic, refusal),
+            Judged::Refused(_, Fault::Storage(refusal)) => {
+                // The stream's own event is in the audit log: one line for a full disk, not one for each batch.
+                self.refuse(wire, request, refusal);
+                Ok(())
+            }
             Judged::Refused(topic, Fault::Equivocation(evidence)) => {
                 self.refuse_equivocation(wire, request, topic, &evidence)
             }
         }
     }
 
-    /// Judges a batch, leaves a good one for the topic's subscribers, and counts it. None when the alias is not open.
+    /// Answers what has become durable, or was given up, since the session last looked.
+    pub(super) fn answer_durable(&mut self, wire: &mut BrokerSession) {
+        for answer in self.pending.take_settled() {
+            match answer {
+                Answer::Kept(ack) => wire.ack(&ack),
+                Answer::Refused(request, refusal) => self.refuse(wire, request, refusal),
+            }
+        }
+    }
+
+    fn await_durable(&mut self, alias: Alias, ticket: Ticket, ack: Ack, bytes: usize) {
+        let open = self.topics.get(place_of(alias)).and_then(Option::as_ref);
+        if let Some(OpenTopic { destination: Destination::Stream(capture), .. }) = open {
+            self.pending.push(capture.stream, &capture.store, ticket, ack, bytes);
+        }
+    }
+
+    /// Judges a batch, sends a good one on its way, and counts it. None when the alias is not open.
     fn judge(&mut self, alias: Alias, bytes: Bytes, now_ms: u64) -> Option<Judged> {
         let open = self.topics.get_mut(place_of(alias))?.as_mut()?;
         let bytes_len = bytes.len();
         let batch = match Batch::decode(bytes) {
             Ok(batch) => batch,
             Err(error) => {
-                let reason = format!("publish on {}: {error}", open.topic);
+                let reason = format!("publish on {}: {error}", open.topic());
                 return Some(open.refuse(Fault::Batch(Refusal::new(Code::Format, reason))));
             }
         };
         let messages = batch.preamble().content.messages();
         let policy = Arc::clone(self.decisions.policy());
-        let decision = self.decisions.on_topic(Want::Publish, &open.topic, now_ms);
+        let decision = self.decisions.on_topic(Want::Publish, &open.key.topic, now_ms);
         let mut state = lock(&open.state);
         let circumstances = Circumstances {
             bus_id: self.bus.id,
-            topic: &open.topic,
+            topic: &open.key.topic,
             topic_digest: open.digest,
             producer: &self.producer,
             policy_version: policy.compiled.version(),
@@ -196,44 +265,91 @@ impl Client {
             fence: self.handle.fence(),
             now_ms,
         };
-        let judged = match state.judge(batch, &circumstances) {
-            Verdict::Accept(accepted) => {
+        let waiter = Arc::clone(&self.handle) as Arc<dyn Waiter>;
+        let judged = match (state.judge(batch, &circumstances), &mut open.destination) {
+            (Verdict::Accept(accepted), Destination::Live(route)) => {
                 let published = Arc::new(Published {
-                    topic: open.topic.clone(),
+                    topic: open.key.topic.clone(),
                     batch: accepted.batch().bytes().clone(),
                     messages,
                     broker_ms: now_ms,
                     generation: policy.generation,
                     producer: Arc::clone(&self.party),
                     binding: Arc::clone(&self.binding),
+                    kept: None,
                 });
-                open.route.push(&self.bus.router, &policy, &published, now_ms);
+                route.push(&self.bus.router, &policy, &published, now_ms);
                 state.commit(&accepted, LIVE);
-                open.traffic.messages = open.traffic.messages.saturating_add(u64::from(messages));
-                open.traffic.bytes = open.traffic.bytes.saturating_add(bytes_len as u64);
-                self.traffic.published = self.traffic.published.saturating_add(u64::from(messages));
-                Ok(Freshness::New)
+                Ok(Judged::Live(Freshness::New))
             }
-            Verdict::Duplicate(_) => Ok(Freshness::Duplicate),
-            Verdict::Refuse(refusal) => match decision {
+            (Verdict::Accept(accepted), Destination::Stream(capture)) => {
+                let fanned = Fanned {
+                    generation: policy.generation,
+                    producer: Arc::clone(&self.party),
+                    binding: Arc::clone(&self.binding),
+                };
+                let batch = NewBatch {
+                    accepted: Accepted::clone(&accepted),
+                    topic: open.key.topic.clone(),
+                    key_record: capture.key_record,
+                    instance_kind: self.instance_kind,
+                    policy_version: policy.compiled.version(),
+                    context: Arc::new(fanned),
+                    sequence: Arc::clone(&open.state),
+                    waiter,
+                };
+                match capture.store.append(batch, now_ms) {
+                    Ok(ticket) => {
+                        let durability = capture.store.durability();
+                        let receipt = Receipt { durability, offset: Some(ticket.offset()) };
+                        state.commit(&accepted, receipt);
+                        Ok(Judged::Queued(Freshness::New, receipt, ticket))
+                    }
+                    Err(error) => Err(Fault::Storage(refusal_of(&error))),
+                }
+            }
+            (Verdict::Duplicate(receipt), destination) => match (destination, receipt.offset) {
+                // It was accepted; whether it is durable by now is the stream's to say.
+                (Destination::Stream(capture), Some(offset)) => match capture.store.again(offset, waiter) {
+                    Ok(ticket) => Ok(Judged::Queued(Freshness::Duplicate, receipt, ticket)),
+                    Err(error) => Err(Fault::Storage(refusal_of(&error))),
+                },
+                (Destination::Stream(_) | Destination::Live(_), _) => Ok(Judged::Live(Freshness::Duplicate)),
+            },
+            (Verdict::Refuse(refusal), _) => match decision {
                 Err(denial) if refusal.code() == Code::Denied => {
                     Err(Fault::Denied(denial.rule().clone(), refusal))
                 }
                 Ok(_) | Err(_) => Err(Fault::Batch(refusal)),
             },
-            Verdict::Equivocate(evidence) => Err(Fault::Equivocation(evidence)),
+            (Verdict::Equivocate(evidence), _) => Err(Fault::Equivocation(evidence)),
         };
         drop(state);
-        Some(judged.map_or_else(|fault| open.refuse(fault), Judged::Answered))
+        if let Ok(Judged::Live(Freshness::New) | Judged::Queued(Freshness::New, ..)) = &judged {
+            open.traffic.messages = open.traffic.messages.saturating_add(u64::from(messages));
+            open.traffic.bytes = open.traffic.bytes.saturating_add(bytes_len as u64);
+            self.traffic.published = self.traffic.published.saturating_add(u64::from(messages));
+            self.bus.counts.published(messages, bytes_len);
+        }
+        Some(judged.unwrap_or_else(|fault| open.refuse(fault)))
     }
 
     pub(super) fn close_topic(&mut self, alias: Alias) -> Result<(), Refusal> {
         let Some(open) = self.topics.get_mut(place_of(alias)).and_then(Option::take) else { return Ok(()) };
-        lock(&self.bus.producers).close(self.producer.incarnation_id, &open.topic);
+        lock(&self.bus.producers).close(self.producer.incarnation_id, &open.key);
         match open.summary(self.actor()) {
             Some(summary) => self.record_act(summary),
             None => Ok(()),
         }
+    }
+
+    /// Whether the policy has another stream capture one of the open topics, or none any more.
+    pub(crate) fn streams_have_changed(&self) -> bool {
+        let policy: &PolicyInForce = self.decisions.policy();
+        self.topics.iter().flatten().any(|open| {
+            let stream = policy.compiled.stream_of(open.topic());
+            stream.map_or(StreamId::ZERO, |stream| stream.id()) != open.key.stream
+        })
     }
 
     /// Tells the audit log what was published, when it is time to.
@@ -316,6 +432,7 @@ mod tests {
     use sealbus_protocol::batch::Headers;
     use sealbus_protocol::batch::accept::ProvenProducer;
     use sealbus_protocol::batch::produce::{OpenBatch, ProducerChain, ProducerContext};
+    use sealbus_protocol::frame::InstanceKind;
     use sealbus_protocol::identity::Principal;
     use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, PolicyHash};
     use sealbus_protocol::keys::SigningKey;
@@ -328,15 +445,20 @@ mod tests {
     use crate::bindings::Binding;
     use crate::bus::{Beginnings, Bus};
     use crate::clock::ManualClock;
-    use crate::config::{AuditConfig, LimitsConfig};
+    use crate::config::{AuditConfig, LimitsConfig, StorageConfig};
     use crate::outbox::Outbox;
     use crate::party::Party;
     use crate::pipeline::admin::Administering;
+    use crate::pipeline::capture::KeyRecord;
     use crate::pipeline::client::{Ended, Intake};
     use crate::pipeline::decide::Decisions;
+    use crate::pipeline::fan_out::FanOut;
     use crate::pipeline::patience::Patience;
+    use crate::pipeline::pending::Pending;
+    use crate::pipeline::reading::Readings;
     use crate::policy::PolicyInForce;
     use crate::sessions::Handle;
+    use crate::storage::whole::{Storage, StorageParts};
     use crate::vfs::OsVfs;
 
     const NOW_MS: u64 = 1_700_000_000_000;
@@ -355,12 +477,28 @@ topics = ["t"]
         let (audit, _thread) =
             Audit::start(&OsVfs, Arc::clone(&clock) as _, &AuditConfig::default(), dir).unwrap();
         let compiled = CompiledPolicy::compile(Policy::parse(POLICY).unwrap(), 0).unwrap();
+        let (storage, _) = Storage::open(StorageParts {
+            vfs: Arc::new(OsVfs),
+            clock: Arc::clone(&clock) as _,
+            observer: Arc::new(FanOut::default()),
+            bus_id: BusId::new([1; 16]),
+            data_dir: dir.to_owned(),
+            config: StorageConfig::default(),
+        })
+        .unwrap();
         Arc::new(Bus::new(Beginnings {
             id: BusId::new([1; 16]),
             clock,
             limits: LimitsConfig::default(),
             audit,
-            policy: PolicyInForce { generation: 1, hash: PolicyHash::ZERO, compiled },
+            policy: PolicyInForce {
+                generation: 1,
+                hash: PolicyHash::ZERO,
+                compiled,
+                document: POLICY.as_bytes().into(),
+            },
+            storage: Arc::new(storage),
+            consumers: Arc::default(),
             changes: mpsc::channel(1).0,
         }))
     }
@@ -390,10 +528,10 @@ topics = ["t"]
         batch.push(NOW_MS, b"", Headers::NONE, b"payload").unwrap();
         let batch = ProducerChain::new(digest).sign(batch, &context, &key);
         let open = OpenTopic {
-            topic,
+            key: SequenceKey { stream: StreamId::ZERO, topic },
             digest,
             state: Arc::clone(state),
-            route: Route::default(),
+            destination: Destination::Live(Route::default()),
             traffic: PublishTraffic::default(),
         };
         let source: SocketAddr = "127.0.0.1:1".parse().unwrap();
@@ -407,7 +545,15 @@ topics = ["t"]
             source,
             producer,
             binding: Binding::testing(&principal),
+            instance_kind: InstanceKind::Random,
+            key_record: KeyRecord::default(),
             topics: vec![Some(open)],
+            pending: Pending::default(),
+            readings: Readings::default(),
+            beginnings: HashMap::new(),
+            memberships: HashMap::new(),
+            joinings: HashMap::new(),
+            proofs_awaited: 0,
             subscriptions: HashMap::new(),
             lanes: HashMap::new(),
             lane_next: 1,
@@ -430,7 +576,7 @@ topics = ["t"]
         let (bus, state) = (bus(dir.path()), Arc::default());
         let (mut client, batch) = client(&bus, &state);
         let judged = client.judge(Alias(0), batch, NOW_MS);
-        assert!(matches!(judged, Some(Judged::Answered(Freshness::New))));
+        assert!(matches!(judged, Some(Judged::Live(Freshness::New))));
         assert_eq!(lock(&state).resume_point().unwrap().next_seq, 1);
     }
 

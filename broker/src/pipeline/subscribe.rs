@@ -36,7 +36,7 @@ impl Client {
         subscribe: Subscribe,
     ) -> Result<(), Refusal> {
         let Subscribe { request, subscription: id, filter, credit_bytes: _ } = subscribe;
-        let place = match self.place_for_subscription() {
+        let place = match self.place_for_subscription("subscribe") {
             Ok(place) => place,
             Err(refusal) => {
                 self.patience.spend_at(self.bus.clock.tick());
@@ -70,12 +70,19 @@ impl Client {
         self.bus.router.subscribe(&filter, self.handle.id, subscriber);
         self.subscriptions.insert(lane, Subscription { id, filter, place });
         self.lanes.insert(id, lane);
-        wire.ready(request, id, permit.narrowed(), self.decisions.policy().generation);
+        wire.ready(request, id, permit.narrowed(), self.decisions.policy().generation, None);
         Ok(())
     }
 
     pub(super) fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), Refusal> {
         let Some(lane) = self.lanes.remove(&id) else { return Ok(()) };
+        if self.readings.remove(lane).is_some() {
+            self.beginnings.remove(&lane);
+            return Ok(());
+        }
+        if self.leave(lane) {
+            return Ok(());
+        }
         let Some(subscription) = self.subscriptions.remove(&lane) else { return Ok(()) };
         let Subscription { id: _, filter, place } = subscription;
         self.bus.router.unsubscribe(&filter, self.handle.id, lane);
@@ -85,15 +92,15 @@ impl Client {
     }
 
     /// A place among the subscriptions of the bus and of the principal, or why there is none.
-    fn place_for_subscription(&self) -> Result<SubscriptionPlace, Refusal> {
+    pub(super) fn place_for_subscription(&self, attempt: &str) -> Result<SubscriptionPlace, Refusal> {
         if let Some(refusal) = self.closed_to_requests() {
             return Err(refusal);
         }
         let max = self.bus.limits.subscriptions_max;
         if self.bus.router.len() >= max {
-            let reason = format!("subscribe: the bus has {max} subscriptions, which is its limit");
+            let reason = format!("{attempt}: the bus has {max} subscriptions, which is its limit");
             return Err(Refusal::new(Code::Limit, reason));
         }
-        self.place.subscribe().map_err(|error| Refusal::new(Code::Limit, format!("subscribe: {error}")))
+        self.place.subscribe().map_err(|error| Refusal::new(Code::Limit, format!("{attempt}: {error}")))
     }
 }

@@ -7,13 +7,14 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sealbus_protocol::ids::PolicyHash;
 use sealbus_protocol::limits::POLICY_BYTES_MAX;
-use sealbus_protocol::policy::{CompiledPolicy, DocumentError, Policy, PolicyError};
+use sealbus_protocol::policy::{CompiledPolicy, DocumentError, Name, Policy, PolicyError};
 use sha2::{Digest, Sha256};
 
-use crate::config::ListenerConfig;
+use crate::config::{Config, ListenerConfig};
 use crate::vfs::Vfs;
 
 mod served;
@@ -29,6 +30,28 @@ pub struct PolicyInForce {
     pub hash: PolicyHash,
     /// The rules, ready for decisions.
     pub compiled: CompiledPolicy,
+    /// The document that they were read from.
+    pub document: Arc<[u8]>,
+}
+
+/// Reads the policy of a configuration, as [`load`] does, and sees that its streams can be kept.
+///
+/// # Errors
+/// [`PolicyLoadError`] names the file and, where there is one, the line and column.
+pub fn load_for(
+    vfs: &dyn Vfs,
+    config: &Config,
+    generation: u64,
+    now_ms: u64,
+) -> Result<PolicyInForce, PolicyLoadError> {
+    let loaded = load(vfs, &config.policy, &config.listeners, generation, now_ms)?;
+    match (loaded.compiled.streams().first(), &config.storage.log_key) {
+        (Some(stream), None) => {
+            let fault = PolicyFault::NoLogKey { stream: stream.name().clone() };
+            Err(PolicyLoadError { path: config.policy.clone(), fault })
+        }
+        (Some(_), Some(_)) | (None, _) => Ok(loaded),
+    }
 }
 
 /// Reads a policy for these listeners from its file and runs its tests, those without a time of their own at `now_ms`.
@@ -61,7 +84,12 @@ fn parse(
     let policy = Policy::parse(text).map_err(PolicyFault::Document)?;
     served::check(&policy, listeners).map_err(PolicyFault::NotServed)?;
     let compiled = CompiledPolicy::compile(policy, now_ms).map_err(PolicyFault::Policy)?;
-    Ok(PolicyInForce { generation, hash: PolicyHash::new(Sha256::digest(bytes).into()), compiled })
+    Ok(PolicyInForce {
+        generation,
+        hash: PolicyHash::new(Sha256::digest(bytes).into()),
+        compiled,
+        document: bytes.into(),
+    })
 }
 
 /// Why a file is not a policy that could be in force.
@@ -103,6 +131,11 @@ pub enum PolicyFault {
     NotServed(NotServed),
     /// It is one that contradicts its own tests.
     Policy(PolicyError),
+    /// It has streams, and the configuration names no key that could sign their checkpoints.
+    NoLogKey {
+        /// The first of them.
+        stream: Name,
+    },
 }
 
 impl fmt::Display for PolicyLoadError {
@@ -120,6 +153,11 @@ impl fmt::Display for PolicyFault {
             Self::Document(error) => error.fmt(f),
             Self::NotServed(error) => error.fmt(f),
             Self::Policy(error) => error.fmt(f),
+            Self::NoLogKey { stream } => write!(
+                f,
+                "it has the stream \"{stream}\", and no `log_key` under [storage] in the configuration, which is to sign \
+                 the checkpoints of streams: `sealbus init` makes one and puts its public half into trust.toml"
+            ),
         }
     }
 }
@@ -131,7 +169,7 @@ impl std::error::Error for PolicyLoadError {
             PolicyFault::Document(error) => Some(error),
             PolicyFault::NotServed(error) => Some(error),
             PolicyFault::Policy(error) => Some(error),
-            PolicyFault::Empty | PolicyFault::NotUtf8 { .. } => None,
+            PolicyFault::Empty | PolicyFault::NotUtf8 { .. } | PolicyFault::NoLogKey { .. } => None,
         }
     }
 }
@@ -185,6 +223,38 @@ mod tests {
             load_bytes(b"version = 1\n[[revoke]]\nprincipal = \"spiffe://acme.example/eve\"\n").unwrap_err();
         assert!(matches!(error.fault(), PolicyFault::NotServed(_)));
         assert!(error.to_string().contains("policy.toml: revoke[0] "), "{error}");
+    }
+
+    /// A stream whose history nobody could prove is none that is kept.
+    #[test]
+    fn a_policy_with_streams_needs_the_key_that_signs_checkpoints() {
+        let dir = tempfile::tempdir().unwrap();
+        let configured = |storage: &str| {
+            let text = format!(
+                "bus_id = \"5f1c0e0f9a3b4c5d6e7f809102132435\"\ndata_dir = \"data\"\npolicy = \"policy.toml\"\n\
+                 [[listener]]\naddress = \"127.0.0.1:7433\"\nzone = \"a\"\nprincipal = \"spiffe\"\n\
+                 trust_domain = \"acme.example\"\ncertificate = \"a\"\nkey = \"a\"\nclient_ca = \"a\"\n\
+                 revocation = \"short-lived\"\n{storage}"
+            );
+            Config::parse(&text, dir.path()).unwrap()
+        };
+        let (without, with) = (configured(""), configured("[storage]\nlog_key = \"log.key\"\n"));
+        let policy = |streams: &str| {
+            std::fs::write(dir.path().join("policy.toml"), format!("version = 1\n{streams}")).unwrap();
+        };
+        policy("");
+        assert!(load_for(&OsVfs, &without, 1, AT_MS).is_ok());
+        policy(
+            "[[stream]]\nname = \"orders\"\nid = \"7b0c1d2e3f405162738495a6b7c8d9ea\"\ntopics = [\"orders/#\"]\n",
+        );
+        let error = load_for(&OsVfs, &without, 1, AT_MS).unwrap_err();
+        assert!(matches!(error.fault(), PolicyFault::NoLogKey { stream } if stream.as_str() == "orders"));
+        assert!(
+            error.to_string().contains("policy.toml: it has the stream \"orders\", and no `log_key`"),
+            "{error}"
+        );
+        let loaded = load_for(&OsVfs, &with, 1, AT_MS).unwrap();
+        assert_eq!(loaded.compiled.streams().len(), 1);
     }
 
     #[test]

@@ -130,6 +130,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 moved |= self.take_in(cx);
             }
             if self.is_open() {
+                moved |= self.handle_news();
+            }
+            if self.is_open() {
                 moved |= self.fill();
             }
             match self.put_out(cx) {
@@ -264,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn handle_events(&mut self, cx: &mut Context<'_>) -> bool {
         while self.is_open() && self.wire.outgoing().remaining() < UNSENT_BYTES_MAX {
             if let Stage::Serving(client) = &mut self.stage
-                && client.patience.poll_wait_at(self.bus.clock.tick()).is_some()
+                && (client.is_congested() || client.patience.poll_wait_at(self.bus.clock.tick()).is_some())
             {
                 return false;
             }
@@ -302,6 +305,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.stage = Stage::Serving(Box::new(client));
             }
             Err(refusal) => self.refuse_greeting(refusal),
+        }
+    }
+
+    /// Takes in what threads and tasks have brought. Returns whether anything moved.
+    fn handle_news(&mut self) -> bool {
+        let Stage::Serving(client) = &mut self.stage else { return false };
+        match client.handle_news(&mut self.wire) {
+            Ok(filled) => filled == Filled::Some,
+            Err(refusal) => {
+                self.fail(refusal);
+                true
+            }
         }
     }
 

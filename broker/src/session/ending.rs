@@ -177,7 +177,8 @@ const fn code_of(why: &CutReason) -> Code {
         CutReason::Fenced => Code::Fenced,
         CutReason::Superseded => Code::Session,
         CutReason::MarkerTimeout => Code::Limit,
-        CutReason::Drained => Code::Draining,
+        // Retried on a new connection, on which the topics are opened anew.
+        CutReason::Drained | CutReason::StreamsChanged => Code::Draining,
         CutReason::AuditUnavailable => Code::AuditUnavailable,
     }
 }

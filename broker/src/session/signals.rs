@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             None => {}
         }
         let before = client.generation();
-        let revoked = client.adopt();
+        let over = client.adopt(&mut self.wire);
         let now = client.generation();
         if before != now {
             self.wire.generation(&now);
@@ -89,8 +89,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(earlier) = self.marker.replace(Marker { at, deadline, barrier }) {
             self.until_silent.push(earlier.barrier);
         }
-        if let Some(rule) = revoked {
-            self.cut(CutReason::PrincipalRevoked(rule));
+        if let Some(why) = over {
+            self.cut(why);
         }
         Going::On
     }

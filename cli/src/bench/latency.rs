@@ -9,7 +9,7 @@ use sealbus_client::{Bus, Publisher, Subscription};
 
 use crate::failure::Failure;
 
-use super::broker_process::BrokerProcess;
+use super::measured::MeasuredBroker;
 use super::{Received, Report, Stopwatch, connect, histogram, missed, next, payload, progress, stamp};
 
 const TOPIC: &str = "bench/latency";
@@ -25,7 +25,7 @@ pub(crate) struct Latency {
 /// Runs the bench.
 pub(crate) async fn run(latency: &Latency) -> Result<Report, Failure> {
     let Latency { messages_per_second, size_bytes, seconds } = *latency;
-    let broker = BrokerProcess::start()?;
+    let broker = MeasuredBroker::start(None, "")?;
     let subscriber = connect(&broker, "subscriber").await?;
     let subscription = subscriber
         .subscribe(TOPIC)

@@ -10,20 +10,22 @@ use hdrhistogram::Histogram;
 use sealbus_client::{Bus, DeliveryError, Message, Subscription};
 use serde_json::{Value, json};
 
+use crate::broker_process::Usage;
 use crate::context::{Context, FILE_NAME};
 use crate::failure::{Failure, Verdict};
 use crate::table::fields;
 use crate::text::thousands;
 
-mod broker_process;
+mod durable;
 mod latency;
+mod measured;
 mod pubsub;
 
+pub(crate) use durable::{Durable, run as durable};
 pub(crate) use latency::{Latency, run as latency};
 pub(crate) use pubsub::{Amount, Pubsub, run as pubsub};
 
-pub(crate) use broker_process::free_address;
-use broker_process::{BrokerProcess, Usage};
+use measured::MeasuredBroker;
 
 /// Bytes of the moment at the beginning of a payload.
 const STAMP_LEN: usize = size_of::<u64>();
@@ -71,7 +73,7 @@ fn histogram() -> Histogram<u64> {
         .expect("the bounds are those of the documentation's example")
 }
 
-async fn connect(broker: &BrokerProcess, identity: &str) -> Result<Bus, Failure> {
+async fn connect(broker: &MeasuredBroker, identity: &str) -> Result<Bus, Failure> {
     Context::read(&broker.folder().identity(identity).join(FILE_NAME))?.connect().await
 }
 
@@ -88,6 +90,7 @@ fn missed(error: DeliveryError) -> Result<u64, Failure> {
     match error {
         DeliveryError::Lagged { missed } | DeliveryError::Gap { missed, .. } => Ok(missed),
         DeliveryError::Rejected(rejection) => Err(Failure::new("measure", rejection)),
+        error @ DeliveryError::Skipped { .. } => Err(Failure::new("measure to the end", error)),
         DeliveryError::Closed(reason) => Err(Failure::new("measure to the end", reason)),
     }
 }

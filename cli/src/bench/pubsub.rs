@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::failure::Failure;
 
-use super::broker_process::BrokerProcess;
+use super::measured::MeasuredBroker;
 use super::{Received, Report, Stopwatch, connect, histogram, missed, next, payload, progress, stamp};
 
 /// Bytes of payload that publishers may be ahead of the slowest subscriber: half of what a session's outbox holds, so
@@ -72,7 +72,7 @@ impl Course {
 /// Runs the bench.
 pub(crate) async fn run(pubsub: &Pubsub) -> Result<Report, Failure> {
     let Pubsub { size_bytes, amount, publishers, subscribers } = *pubsub;
-    let broker = BrokerProcess::start()?;
+    let broker = MeasuredBroker::start(None, "")?;
     let course = Arc::new(Course {
         sent: AtomicU64::new(0),
         received: (0..subscribers).map(|_| AtomicU64::new(0)).collect(),
@@ -135,7 +135,7 @@ pub(crate) async fn run(pubsub: &Pubsub) -> Result<Report, Failure> {
 }
 
 /// How many messages each publisher sends; without end when time ends it.
-fn shares(amount: Amount, publishers: u32) -> Vec<u64> {
+pub(super) fn shares(amount: Amount, publishers: u32) -> Vec<u64> {
     let publishers = u64::from(publishers);
     (0..publishers)
         .map(|index| match amount {

@@ -1,8 +1,10 @@
 //! `sealbus bench pubsub|latency`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
-use crate::bench::{self, Amount, Latency, Pubsub};
+use crate::bench::{self, Amount, Durable, Latency, Pubsub};
 use crate::command::block_on;
 use crate::failure::{Failure, Verdict};
 use crate::output;
@@ -11,7 +13,7 @@ use crate::output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// How many messages go through. Publishers stay at most a few MiB ahead of the slowest subscriber, so that none
-    /// is lost; the latency is that of a busy bus.
+    /// is lost; the latency is that of a busy bus. With --durable: how many are acknowledged once they are on the disk.
     Pubsub(PubsubArguments),
     /// How long a message takes at a given rate, from the moment it was meant to be sent.
     Latency(LatencyArguments),
@@ -19,6 +21,10 @@ pub(crate) enum BenchCommand {
 
 /// Arguments of `bench pubsub`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sealbus bench pubsub --size 1024 --json\n  sealbus bench pubsub --durable --size 1024 \
+                        --json --dir /var/lib\n\n\
+                        With --durable the broker's groups are read from its log afterwards, and a bare loop writes and \
+                        syncs the same sizes on the same disk: the ratio is what the bus costs beside the disk.")]
 pub(crate) struct PubsubArguments {
     /// Bytes of a payload.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
@@ -29,12 +35,18 @@ pub(crate) struct PubsubArguments {
     /// How many messages to publish in all, instead of --seconds.
     #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
     messages: Option<u64>,
-    /// Publishers, each with its own connection and topic.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    publishers: u32,
+    /// Publishers, each with its own connection and topic: 1, but with --durable 1 and then 8.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    publishers: Option<u32>,
     /// Subscribers, each with its own connection; each receives everything.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     subscribers: u32,
+    /// Publish to a stream, without subscribers, and count what is acknowledged after fdatasync.
+    #[arg(long, conflicts_with = "subscribers")]
+    durable: bool,
+    /// Where the temporary folder is made, which says which disk is measured.
+    #[arg(long, value_name = "DIR", requires = "durable")]
+    dir: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -69,13 +81,29 @@ async fn pubsub(arguments: &PubsubArguments) -> Result<Verdict, Failure> {
         Some(messages) => Amount::Messages(messages),
         None => Amount::Seconds(arguments.seconds),
     };
+    if arguments.durable {
+        return durable(arguments, amount).await;
+    }
     let measured = Pubsub {
         size_bytes: arguments.size,
         amount,
-        publishers: arguments.publishers,
+        publishers: arguments.publishers.unwrap_or(1),
         subscribers: arguments.subscribers,
     };
     tell(&bench::pubsub(&measured).await?, arguments.json)
+}
+
+async fn durable(arguments: &PubsubArguments, amount: Amount) -> Result<Verdict, Failure> {
+    let measured = Durable {
+        size_bytes: arguments.size,
+        amount,
+        publishers: arguments.publishers.map_or_else(|| vec![1, 8], |publishers| vec![publishers]),
+        dir: arguments.dir.clone(),
+    };
+    let report = bench::durable(&measured).await?;
+    let text = if arguments.json { format!("{}\n", report.json()) } else { report.table() };
+    output::print(&text)?;
+    Ok(report.verdict())
 }
 
 async fn latency(arguments: &LatencyArguments) -> Result<Verdict, Failure> {

@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &InitArguments) -> Result<Verdict, Failure> {
         ("broker", format!("{} for {}", shown("broker/tls.crt"), made.broker_names.join(", "))),
         ("operator", format!("{} as {}", folder.identity(OPERATOR).display(), made.operator)),
         ("signing key", format!("{} is {}", shown("operator/signing.key"), made.operator_key)),
+        ("checkpoints", format!("signed with {}, key {}", shown("broker/log.key"), made.log_key)),
         ("broker config", shown("sealbus.toml")),
         ("policy", format!("{} (only the operator may do anything yet)", shown("policy.toml"))),
         ("trust", shown("trust.toml")),

@@ -6,13 +6,18 @@ use crate::failure::{Failure, Verdict};
 pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod consume;
+pub(crate) mod consumer;
 pub(crate) mod context;
 pub(crate) mod demo;
 pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod policy;
 pub(crate) mod publish;
+pub(crate) mod replay;
 pub(crate) mod serve;
+pub(crate) mod stats;
+pub(crate) mod stream;
 pub(crate) mod subscribe;
 
 /// Runs what was asked for.
@@ -27,6 +32,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<Verdict, Failure> {
         Command::Publish(arguments) => block_on(publish::run(&arguments, &connection)),
         Command::Subscribe(arguments) => block_on(subscribe::run(&arguments, &connection)),
         Command::Policy(command) => policy::run(&command, &connection),
+        Command::Replay(arguments) => block_on(replay::run(&arguments, &connection)),
+        Command::Consume(arguments) => block_on(consume::run(&arguments, &connection)),
+        Command::Stream(command) => stream::run(&command, &connection),
+        Command::Consumer(command) => block_on(consumer::run(&command, &connection)),
+        Command::Stats(arguments) => block_on(stats::run(&arguments, &connection)),
         Command::Audit(command) => block_on(audit::run(&command, &connection)),
         Command::Bench(command) => bench::run(&command),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -9,7 +9,8 @@ use sealbus_client::Question;
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::limits::POLICY_BYTES_MAX;
 use sealbus_protocol::policy::{
-    Act, CompiledPolicy, Context as Place, DocumentError, Narrowed, Policy, PolicyError, RuleId,
+    Act, CompiledPolicy, Context as Place, Denial, DocumentError, Name, Narrowed, Policy, PolicyError,
+    RuleId, StreamVerb,
 };
 use sealbus_protocol::topic::{Topic, TopicFilter};
 use serde_json::json;
@@ -51,16 +52,26 @@ const CAN_I_EXAMPLES: &str = "\
 Examples:
   sealbus policy can-i publish flights/JFK/B6                      asks the broker about this identity
   sealbus policy can-i audit --as spiffe://bus.local/billing       about another one (verb `admin`)
-  sealbus policy can-i subscribe 'flights/#' --file policy.toml --as spiffe://bus.local/billing";
+  sealbus policy can-i subscribe 'flights/#' --file policy.toml --as spiffe://bus.local/billing
+  sealbus policy can-i consume flights                             a stream";
 
 /// The question.
 #[derive(Debug, Args)]
 pub(crate) struct CanIArguments {
     /// What to do.
     verb: VerbArgument,
-    /// On which topic; with --file, `subscribe` takes a filter too.
-    #[arg(required_if_eq_any([("verb", "publish"), ("verb", "subscribe")]))]
-    topic: Option<String>,
+    /// On which topic or stream; with --file, `subscribe` takes a filter too.
+    #[arg(
+        value_name = "TOPIC|STREAM",
+        required_if_eq_any([
+            ("verb", "publish"),
+            ("verb", "subscribe"),
+            ("verb", "replay"),
+            ("verb", "consume"),
+            ("verb", "describe"),
+        ])
+    )]
+    object: Option<String>,
     /// For whom; yourself when left out.
     #[arg(long = "as", value_name = "PRINCIPAL")]
     principal: Option<String>,
@@ -85,6 +96,12 @@ enum VerbArgument {
     Publish,
     /// Receive messages of a topic.
     Subscribe,
+    /// Read the history of a stream, or some of it.
+    Replay,
+    /// Have a durable consumer of a stream, or of some of it.
+    Consume,
+    /// See the settings and the state of a stream.
+    Describe,
     /// Reload the policy.
     Admin,
     /// Read the audit log.
@@ -110,7 +127,7 @@ fn check(file: &Path, format: Format) -> Result<Verdict, Failure> {
         json!({
             "file": file.display().to_string(), "version": summary.version, "allow": summary.allows,
             "deny": summary.denies, "roles": summary.roles, "revocations": summary.revocations,
-            "tests": summary.tests, "sha256": hash,
+            "streams": summary.streams, "tests": summary.tests, "sha256": hash,
         })
     };
     match format {
@@ -120,6 +137,7 @@ fn check(file: &Path, format: Format) -> Result<Verdict, Failure> {
                 ("allow", summary.allows.to_string()),
                 ("deny", summary.denies.to_string()),
                 ("roles", summary.roles.to_string()),
+                ("streams", summary.streams.to_string()),
                 ("revoked", summary.revocations.to_string()),
                 ("tests", format!("{}, all met", summary.tests)),
                 ("sha-256", hash),
@@ -129,6 +147,9 @@ fn check(file: &Path, format: Format) -> Result<Verdict, Failure> {
         }
         Format::Json => output::print(&format!("{:#}\n", object()))?,
         Format::Jsonl => output::print(&format!("{}\n", object()))?,
+    }
+    for advice in compiled.policy().advice() {
+        eprintln!("remark: {}", text::visible(&advice.to_string()));
     }
     Ok(Verdict::Done)
 }
@@ -214,13 +235,14 @@ async fn can_i_by_broker(
     arguments: &CanIArguments,
     connection: &ConnectionArguments,
 ) -> Result<Verdict, Failure> {
-    let question = match (arguments.verb, &arguments.topic) {
-        (VerbArgument::Publish, Some(topic)) => Question::Publish(concrete(topic)?),
-        (VerbArgument::Subscribe, Some(topic)) => Question::Subscribe(concrete(topic)?),
-        (VerbArgument::Admin, None) => Question::Admin,
-        (VerbArgument::Audit, None) => Question::Audit,
-        (VerbArgument::Publish | VerbArgument::Subscribe, None) => return Err(topic_missing()),
-        (VerbArgument::Admin | VerbArgument::Audit, Some(topic)) => return Err(topic_unwanted(topic)),
+    let question = match arguments.about()? {
+        About::Publish(topic) => Question::Publish(concrete(topic)?),
+        About::Subscribe(topic) => Question::Subscribe(concrete(topic)?),
+        About::Read(StreamVerb::Replay, stream) => Question::Replay(stream),
+        About::Read(StreamVerb::Consume, stream) => Question::Consume(stream),
+        About::Describe(stream) => Question::Describe(stream),
+        About::Admin => Question::Admin,
+        About::Audit => Question::Audit,
     };
     let principal = arguments.principal.as_deref().map(principal).transpose()?;
     let context = Context::resolve(connection)?;
@@ -244,30 +266,31 @@ fn can_i_by_file(arguments: &CanIArguments, file: &Path) -> Result<Verdict, Fail
     let place = Place { source: arguments.source, zone: arguments.zone.as_deref(), now_ms: text::now_ms() };
     let subject = compiled.subject(&who);
     let decide = |act: Act<'_>| match subject.decide(act, &place) {
-        Ok(permit) => (Verdict::Done, by_rules(&[permit.rule().clone()])),
-        Err(denial) => (Verdict::Refused, denial.to_string()),
+        Ok(permit) => (Verdict::Done, by_rules(&[permit.rule().clone()], Narrowed::No, "")),
+        Err(denial) => refused(&denial),
     };
-    let (verdict, why) = match (arguments.verb, &arguments.topic) {
-        (VerbArgument::Publish, Some(topic)) => decide(Act::Publish(&concrete(topic)?)),
-        (VerbArgument::Subscribe, Some(filter)) => {
+    let (verdict, why) = match arguments.about()? {
+        About::Publish(topic) => decide(Act::Publish(&concrete(topic)?)),
+        About::Subscribe(filter) => {
             let filter = TopicFilter::parse(filter)
                 .map_err(|error| Failure::usage(format!("ask about the filter {filter}"), error))?;
             match (filter.as_topic(), subject.decide_filter(&filter, &place)) {
                 (Some(topic), _) => decide(Act::Subscribe(&topic)),
                 (None, Ok(permit)) => {
-                    let only_some = match permit.narrowed() {
-                        Narrowed::No => "",
-                        Narrowed::Yes => ", but only some of what the filter matches",
-                    };
-                    (Verdict::Done, by_rules(permit.rules()) + only_some)
+                    (Verdict::Done, by_rules(permit.rules(), permit.narrowed(), "what the filter matches"))
                 }
-                (None, Err(denial)) => (Verdict::Refused, denial.to_string()),
+                (None, Err(denial)) => refused(&denial),
             }
         }
-        (VerbArgument::Admin, None) => decide(Act::Admin),
-        (VerbArgument::Audit, None) => decide(Act::Audit),
-        (VerbArgument::Publish | VerbArgument::Subscribe, None) => return Err(topic_missing()),
-        (VerbArgument::Admin | VerbArgument::Audit, Some(topic)) => return Err(topic_unwanted(topic)),
+        About::Read(verb, stream) => match subject.decide_stream(verb, &stream, None, &place) {
+            Ok(permit) => {
+                (Verdict::Done, by_rules(permit.rules(), permit.narrowed(), "what the stream keeps"))
+            }
+            Err(denial) => refused(&denial),
+        },
+        About::Describe(stream) => decide(Act::Describe(&stream)),
+        About::Admin => decide(Act::Admin),
+        About::Audit => decide(Act::Audit),
     };
     tell(&Told { verdict, who: who.to_string(), what: what(arguments), why }, arguments.output)
 }
@@ -293,18 +316,64 @@ fn tell(told: &Told, format: Format) -> Result<Verdict, Failure> {
     Ok(*verdict)
 }
 
-fn by_rules(rules: &[RuleId]) -> String {
+/// The rules that allow it, with a word when they allow only some of `all`.
+fn by_rules(rules: &[RuleId], narrowed: Narrowed, all: &str) -> String {
     let rules: Vec<String> = rules.iter().map(|rule| format!("\"{rule}\"")).collect();
-    format!("allowed by rule {}", rules.join(", "))
+    let only_some = match narrowed {
+        Narrowed::No => String::new(),
+        Narrowed::Yes => format!(", but only some of {all}"),
+    };
+    format!("allowed by rule {}{only_some}", rules.join(", "))
+}
+
+fn refused(denial: &Denial) -> (Verdict, String) {
+    (Verdict::Refused, denial.to_string())
+}
+
+/// What a question is about: a verb with what belongs to it.
+enum About<'a> {
+    Publish(&'a str),
+    Subscribe(&'a str),
+    Read(StreamVerb, Name),
+    Describe(Name),
+    Admin,
+    Audit,
+}
+
+impl CanIArguments {
+    fn about(&self) -> Result<About<'_>, Failure> {
+        let named = || self.object.as_deref().ok_or_else(|| object_missing(self.verb));
+        let of_bus = |about| match &self.object {
+            None => Ok(about),
+            Some(object) => Err(object_unwanted(object)),
+        };
+        match self.verb {
+            VerbArgument::Publish => named().map(About::Publish),
+            VerbArgument::Subscribe => named().map(About::Subscribe),
+            VerbArgument::Replay => Ok(About::Read(StreamVerb::Replay, stream(named()?)?)),
+            VerbArgument::Consume => Ok(About::Read(StreamVerb::Consume, stream(named()?)?)),
+            VerbArgument::Describe => Ok(About::Describe(stream(named()?)?)),
+            VerbArgument::Admin => of_bus(About::Admin),
+            VerbArgument::Audit => of_bus(About::Audit),
+        }
+    }
 }
 
 fn what(arguments: &CanIArguments) -> String {
-    match (arguments.verb, &arguments.topic) {
-        (VerbArgument::Publish, topic) => format!("publish to {}", topic.as_deref().unwrap_or_default()),
-        (VerbArgument::Subscribe, topic) => format!("subscribe to {}", topic.as_deref().unwrap_or_default()),
-        (VerbArgument::Admin, _) => "administer the bus".to_owned(),
-        (VerbArgument::Audit, _) => "read the audit log".to_owned(),
+    let object = arguments.object.as_deref().unwrap_or_default();
+    match arguments.verb {
+        VerbArgument::Publish => format!("publish to {object}"),
+        VerbArgument::Subscribe => format!("subscribe to {object}"),
+        VerbArgument::Replay => format!("replay the stream {object}"),
+        VerbArgument::Consume => format!("consume the stream {object}"),
+        VerbArgument::Describe => format!("describe the stream {object}"),
+        VerbArgument::Admin => "administer the bus".to_owned(),
+        VerbArgument::Audit => "read the audit log".to_owned(),
     }
+}
+
+fn stream(name: &str) -> Result<Name, Failure> {
+    Name::parse(name).map_err(|error| Failure::usage(format!("ask about the stream {name}"), error))
 }
 
 fn concrete(topic: &str) -> Result<Topic, Failure> {
@@ -321,11 +390,17 @@ fn principal(text: &str) -> Result<Principal, Failure> {
     })
 }
 
-fn topic_missing() -> Failure {
-    Failure::usage("ask about a verb on topics", "no topic is given")
+fn object_missing(verb: VerbArgument) -> Failure {
+    let (verbs, object) = match verb {
+        VerbArgument::Replay | VerbArgument::Consume | VerbArgument::Describe => ("streams", "no stream"),
+        VerbArgument::Publish | VerbArgument::Subscribe | VerbArgument::Admin | VerbArgument::Audit => {
+            ("topics", "no topic")
+        }
+    };
+    Failure::usage(format!("ask about a verb on {verbs}"), format!("{object} is given"))
 }
 
-fn topic_unwanted(topic: &str) -> Failure {
-    Failure::usage("ask about a verb without topics", format!("the topic {topic} is given"))
+fn object_unwanted(object: &str) -> Failure {
+    Failure::usage("ask about a verb on the bus", format!("{object} is given"))
         .advising("leave it out: `admin` and `audit` are about the whole bus")
 }

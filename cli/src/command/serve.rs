@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<Verdict, Failure> {
 /// Everything that start-up reads is read as start-up reads it.
 fn check(config: &Config) -> Result<Verdict, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let policy = policy::load(&OsVfs, &config.policy, &config.listeners, 1, clock.now_ms())
+    let policy = policy::load_for(&OsVfs, &config, 1, clock.now_ms())
         .map_err(|error| Failure::new(format!("use the policy {}", config.policy.display()), error))?;
     let mut listeners = Table::new(["listener", "zone", "principals", "revocation"]);
     for listener in &config.listeners {

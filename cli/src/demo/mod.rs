@@ -1,10 +1,11 @@
 //! `sealbus demo`: the promises of the bus, one after the other, on real data and over real TLS.
 //!
 //! Each chapter does something, checks its numbers, and tells it. A chapter that does not find what it says ends the
-//! demo with exit code 1. The broker is the real one, in this process; the network is 127.0.0.1.
+//! demo with exit code 1. The broker is the real one, in this process, and in one of its own where it is killed; the
+//! network is 127.0.0.1.
 //!
 //! Read `stage` for what is set up, then the chapters in their order: `flow`, `refusals`, `takeover`, `withdrawal`,
-//! `record`.
+//! `record`, `killed`.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,6 +14,7 @@ use crate::failure::{Failure, Verdict};
 
 mod flights;
 mod flow;
+mod killed;
 mod record;
 mod refusals;
 mod stage;
@@ -39,7 +41,8 @@ pub(crate) async fn run(keep: Option<&Path>) -> Result<Verdict, Failure> {
     takeover::tell(&stage, &captured, flights.len(), &teller).await?;
     withdrawal::tell(&stage, &flights, &teller).await?;
     record::tell(&stage, &teller).await?;
-    stage.strike().await?;
+    let closed = stage.strike().await?;
+    killed::tell(&closed, &flights, &teller).await?;
 
     teller.end(&format!("Every step did what it says. {:.1} s.", start.elapsed().as_secs_f64()))?;
     match keep {

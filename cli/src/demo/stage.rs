@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use sealbus_broker::config::Config;
 use sealbus_broker::vfs::OsVfs;
 use sealbus_broker::{Broker, Parts};
-use sealbus_client::{Bus, BusId, Principal};
+use sealbus_client::{Bus, BusId, Principal, StreamId};
 
-use crate::bench::free_address;
+use crate::broker_process::free_address;
 use crate::bus_folder::{BusFolder, NewBus, OPERATOR};
 use crate::context::{Context, FILE_NAME};
 use crate::failure::Failure;
@@ -71,6 +71,26 @@ who = "spiffe://airport.example/kiosk"
 cannot = { publish = ["flights/JFK/B6"], subscribe = ["flights/JFK/B6"], admin = true, audit = true }
 "##;
 
+/// The stream that keeps the flights, once the broker is a process of its own.
+pub(super) const STREAM: &str = "flights";
+
+/// Who may read what the stream keeps.
+const STREAM_RULES: &str = r#"
+[[allow]]
+id = "control-reads-the-history"
+who = ["spiffe://airport.example/control"]
+verbs = ["replay", "consume", "describe"]
+streams = ["flights"]
+
+[[test]]
+who = "spiffe://airport.example/control"
+can = { replay = ["flights"], consume = ["flights"] }
+
+[[test]]
+who = "spiffe://airport.example/kiosk"
+cannot = { replay = ["flights"], consume = ["flights"] }
+"#;
+
 /// Whether the display has its grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DisplayGrant {
@@ -122,7 +142,7 @@ impl Stage {
 
     /// The context of one of the identities.
     pub(super) fn context(&self, name: &str) -> Result<Context, Failure> {
-        Context::read(&self.folder.identity(name).join(FILE_NAME))
+        context(&self.folder, name)
     }
 
     /// The principal of one of the identities.
@@ -161,24 +181,61 @@ impl Stage {
     }
 
     /// Shuts the broker down: what it accepted is finished and its audit log is closed.
-    pub(super) async fn strike(self) -> Result<(), Failure> {
-        // With --keep the display has its grant again, so that the printed commands show something.
-        self.write_policy(3, DisplayGrant::Given)?;
+    pub(super) async fn strike(self) -> Result<Closed, Failure> {
         let data = self.folder.path("flights-2013-01-01.jsonl");
         let flights = super::flights::text();
         std::fs::write(&data, flights)
             .map_err(|error| Failure::new(format!("write {}", data.display()), error))?;
-        self.broker.shutdown().await.map_err(|error| Failure::new("shut the broker down", error))
+        self.broker.shutdown().await.map_err(|error| Failure::new("shut the broker down", error))?;
+        Ok(Closed { folder: self.folder })
     }
 }
 
-/// Replaced as a whole: whoever reads the file finds the old policy or the new one.
+/// The bus without its broker.
+pub(super) struct Closed {
+    folder: BusFolder,
+}
+
+impl Closed {
+    pub(super) const fn folder(&self) -> &BusFolder {
+        &self.folder
+    }
+
+    /// The context of one of the identities.
+    pub(super) fn context(&self, name: &str) -> Result<Context, Failure> {
+        context(&self.folder, name)
+    }
+
+    /// Writes the last policy: with a stream. The display has its grant again, so that the commands which are printed
+    /// with --keep show something.
+    pub(super) fn write_stream_policy(&self) -> Result<(), Failure> {
+        let mut id = [0; StreamId::LEN];
+        getrandom::fill(&mut id).map_err(|error| Failure::new("draw the id of a stream", error))?;
+        let rules = format!("{RULES}{DISPLAY_RULE}{}{STREAM_RULES}", stream_entry(StreamId::new(id)));
+        replace_policy(&self.folder, &format!("# The policy of `sealbus demo`.\nversion = 3\n{rules}"))
+    }
+}
+
+fn stream_entry(id: StreamId) -> String {
+    format!(
+        "\n[[stream]]\nname = \"{STREAM}\"\nid = \"{id}\"\ntopics = [\"flights/#\"]\ndurability = \"fsync\"\n"
+    )
+}
+
+fn context(folder: &BusFolder, name: &str) -> Result<Context, Failure> {
+    Context::read(&folder.identity(name).join(FILE_NAME))
+}
+
 fn write_policy(folder: &BusFolder, version: u64, grant: DisplayGrant) -> Result<(), Failure> {
     let display = match grant {
         DisplayGrant::Given => DISPLAY_RULE,
         DisplayGrant::Withdrawn => "",
     };
-    let text = format!("# The policy of `sealbus demo`.\nversion = {version}\n{RULES}{display}");
+    replace_policy(folder, &format!("# The policy of `sealbus demo`.\nversion = {version}\n{RULES}{display}"))
+}
+
+/// Replaced as a whole: whoever reads the file finds the old policy or the new one.
+fn replace_policy(folder: &BusFolder, text: &str) -> Result<(), Failure> {
     let (path, new) = (folder.path("policy.toml"), folder.path("policy.toml.new"));
     let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path));
     written.map_err(|error| Failure::new(format!("write {}", path.display()), error))
@@ -197,6 +254,10 @@ pub(super) fn invite(folder: &Path, teller: &Teller) -> Result<(), Failure> {
             "{program} --context {folder}/identities/{BOARD} pub --jsonl {folder}/flights-2013-01-01.jsonl \
              --topic-template 'flights/{{origin}}/{{carrier}}'"
         ),
+        format!("{program} --context {folder}/identities/{CONTROL} replay {STREAM} --from last:5"),
+        format!("{program} --context {folder}/identities/{CONTROL} consume {STREAM} --name screens --no-wait"),
+        format!("{program} --context {folder}/identities/{CONTROL} stream verify {STREAM}"),
+        format!("{program} --context {folder}/identities/{OPERATOR} stats"),
         format!("{program} --context {folder}/identities/{OPERATOR} audit tail -f"),
         format!("{program} --context {folder}/identities/{KIOSK} policy can-i publish flights/JFK/B6"),
         format!("{program} --context {folder}/identities/{OPERATOR} policy reload"),
@@ -211,9 +272,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_policies_of_the_demo_pass_their_own_tests() {
-        for display in [DISPLAY_RULE, ""] {
-            let policy = Policy::parse(&format!("version = 1\n{RULES}{display}")).unwrap();
+    fn every_policy_of_the_demo_passes_its_own_tests() {
+        let with_stream = format!("{DISPLAY_RULE}{}{STREAM_RULES}", stream_entry(StreamId::new([7; 16])));
+        for more in [DISPLAY_RULE, "", &with_stream] {
+            let policy = Policy::parse(&format!("version = 1\n{RULES}{more}")).unwrap();
             CompiledPolicy::compile(policy, 0).unwrap();
         }
     }

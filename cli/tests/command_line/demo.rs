@@ -16,6 +16,9 @@ fn the_demo_tells_its_story_and_succeeds() {
         "Delivered to the display after its marker: 0.",
         "policy-reloaded",
         "handshake-failed",
+        "gets kill -9",
+        "842 of 842, offsets 0 to 841.",
+        "proven to be in it",
         "Every step did what it says.",
     ] {
         assert!(told.contains(said), "{said:?} is missing in\n{told}");
@@ -31,6 +34,8 @@ fn a_bus_that_was_kept_can_be_served_again() {
     assert!(told.contains("serve --config bus/sealbus.toml"), "{told}");
     let checked = done(home.path(), &["serve", "--config", "bus/sealbus.toml", "--check"]);
     assert!(checked.contains("are good"), "{checked}");
+    let verified = done(home.path(), &["stream", "verify", "flights", "--dir", "bus"]);
+    assert!(verified.contains("flights is whole"), "{verified}");
     let again = run(home.path(), &["demo", "--keep", "bus"]);
     assert_eq!(again.code, 1, "a folder in use is not taken");
     assert!(again.stderr.contains("not empty"), "{}", again.stderr);

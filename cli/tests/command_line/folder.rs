@@ -6,12 +6,13 @@ use std::path::Path;
 
 use crate::support::{done, run, sealbus};
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "ca/ca.pem",
     "ca/ca.key",
     "ca/crl.pem",
     "broker/tls.crt",
     "broker/tls.key",
+    "broker/log.key",
     "identities/operator/tls.crt",
     "identities/operator/tls.key",
     "identities/operator/context.toml",
@@ -40,6 +41,17 @@ fn a_new_bus_is_complete_and_its_owners_alone() {
     }
     let key = fs::read_to_string(bus.join("operator/signing.key")).unwrap();
     assert!(key.starts_with("PRIVATE+KEY+operator+"), "{key}");
+    let log_key = fs::read_to_string(bus.join("broker/log.key")).unwrap();
+    assert!(log_key.starts_with("PRIVATE+KEY+"), "{log_key}");
+    let config = fs::read_to_string(bus.join("sealbus.toml")).unwrap();
+    assert!(config.contains("\n[storage]\nlog_key = \"broker/log.key\""), "{config}");
+    let trust = fs::read_to_string(bus.join("trust.toml")).unwrap();
+    let public = trust
+        .lines()
+        .last()
+        .and_then(|line| line.strip_prefix("key = \""))
+        .and_then(|key| key.strip_suffix('"'));
+    assert!(public.is_some_and(|key| key.len() == 44 && said.contains(key)), "{trust}");
     assert!(!said.contains("PRIVATE"), "no private key is printed: {said}");
     let next: Vec<&str> = said.lines().skip_while(|line| *line != "Next:").skip(1).collect();
     assert_eq!(

@@ -104,8 +104,85 @@ fn a_file_answers_who_may_do_what() {
         ask(&["admin"]),
         (1, "denied: spiffe://bus.local/display may not administer the bus: no rule allows it\n".to_owned())
     );
-    for usage in [&["publish"][..], &["admin", "topic"], &["publish", "flights/+"], &["juggle", "x"]] {
+    for usage in [
+        &["publish"][..],
+        &["replay"],
+        &["describe", "a/b"],
+        &["admin", "topic"],
+        &["publish", "flights/+"],
+        &["juggle", "x"],
+    ] {
         assert_eq!(ask(usage).0, 2, "{usage:?}");
+    }
+}
+
+const STREAMS: &str = r#"version = 1
+
+[[stream]]
+name = "flights"
+id = "7b0c1d2e3f405162738495a6b7c8d9ea"
+topics = ["flights/#"]
+
+[[allow]]
+id = "display-replays-jfk"
+who = ["spiffe://bus.local/display"]
+verbs = ["replay"]
+streams = ["flights"]
+topics = ["flights/JFK/+"]
+"#;
+
+#[test]
+fn a_file_answers_who_may_read_a_stream() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("policy.toml"), STREAMS).unwrap();
+    let ask = |arguments: &[&str]| {
+        let who = ["policy", "can-i", "--file", "policy.toml", "--as", "spiffe://bus.local/display"];
+        let ran = run(home.path(), &[&who[..], arguments].concat());
+        (ran.code, ran.stdout)
+    };
+    let may = "permitted: spiffe://bus.local/display may replay the stream flights: allowed by rule \
+               \"display-replays-jfk\", but only some of what the stream keeps\n";
+    assert_eq!(ask(&["replay", "flights"]), (0, may.to_owned()));
+    for verb in ["consume", "describe"] {
+        let may_not = format!(
+            "denied: spiffe://bus.local/display may not {verb} the stream flights: no rule allows it\n"
+        );
+        assert_eq!(ask(&[verb, "flights"]), (1, may_not));
+    }
+    assert_eq!(ask(&["replay", "nothing"]).0, 1);
+    let ran = run(home.path(), &["policy", "check", "policy.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("\nstreams  1\n"), "{}", ran.stdout);
+    assert_eq!(
+        ran.stderr,
+        "remark: line 3: no rule allows anybody to publish on topics of the stream \"flights\"\n"
+    );
+}
+
+#[test]
+fn a_new_stream_is_an_entry_that_a_policy_takes() {
+    let home = tempfile::tempdir().unwrap();
+    let new = |arguments: &[&str]| run(home.path(), &[&["stream", "new"], arguments].concat());
+    let first = new(&["orders", "--topics", "orders/#", "--topics", "bills/+", "--retention-age", "7d"]);
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    assert!(first.stderr.contains("sealbus policy reload"), "{}", first.stderr);
+    fs::write(home.path().join("policy.toml"), format!("version = 1\n{}", first.stdout)).unwrap();
+    assert!(done(home.path(), &["policy", "check", "policy.toml"]).contains("\nstreams  1\n"));
+    let second = new(&["orders", "--topics", "orders/#", "--topics", "bills/+", "--retention-age", "7d"]);
+    assert_ne!(first.stdout, second.stdout, "each entry has an id of its own");
+    for (arguments, found) in [
+        (&["orders"][..], "--topics"),
+        (&["$keys", "--topics", "a"], "streams that begin with $ are the bus's own"),
+        (&["orders", "--topics", "$sys/#"], "names that begin with $"),
+        (&["orders", "--topics", "a#"], "the wildcards + and # stand for whole levels"),
+        (&["orders", "--topics", "a", "--retention-bytes", "20GB"], "did you mean 20GiB?"),
+        (&["orders", "--topics", "a", "--retention-age", "1w"], "a span of time is"),
+        (&["orders", "--topics", "a", "--retention-messages", "0"], "--retention-messages"),
+        (&["orders", "--topics", "a", "--durability", "none"], "fsync, interval, memory"),
+    ] {
+        let ran = new(arguments);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(ran.stderr.contains(found), "{arguments:?}: {}", ran.stderr);
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Ran, done, ran, run, sealbus};
+use crate::support::{self, FLIGHTS, Process, done, grant, ran, run, sealbus, serve};
 
 const GRANTS: &str = r#"
 [[allow]]
@@ -25,83 +24,10 @@ verbs = ["subscribe"]
 topics = ["flights/#"]
 "#;
 
-const FLIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/flights-2013-01-01.jsonl");
-
-/// A process that is killed when the test ends, however it ends.
-struct Process {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-}
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
-        Self { child, stderr }
-    }
-
-    /// Reads stderr up to a line that begins so.
-    fn wait_for(&mut self, beginning: &str) {
-        let mut said = String::new();
-        while !said.lines().last().is_some_and(|line| line.starts_with(beginning)) {
-            assert_ne!(
-                self.stderr.read_line(&mut said).expect("stderr is text"),
-                0,
-                "{beginning:?} after {said}"
-            );
-        }
-    }
-
-    /// Waits until it ends; both pipes are read at once, since a full one would keep it from ending.
-    fn end(mut self) -> Ran {
-        let pipe = self.child.stdout.take();
-        let stdout = std::thread::spawn(move || {
-            let mut stdout = String::new();
-            pipe.map(|mut pipe| pipe.read_to_string(&mut stdout)).transpose().map(|_| stdout)
-        });
-        let mut stderr = String::new();
-        self.stderr.read_to_string(&mut stderr).expect("stderr is text");
-        let stdout = stdout.join().expect("the thread ends").expect("stdout is text");
-        let code = self.child.wait().expect("the process ends").code().expect("no signal ended it");
-        Ran { code, stdout, stderr }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("the process is there");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Already ended is what most tests hope for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A bus with the identities `board` and `display`, granted what they need.
 fn bus(home: &Path) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
-    let address = listener.local_addr().expect("a listener has an address").to_string();
-    drop(listener);
-    done(home, &["init", "bus", "--address", &address]);
-    for name in ["board", "display"] {
-        done(home, &["identity", "issue", name, "--dir", "bus"]);
-    }
+    support::bus(home, &["board", "display"]);
     grant(home, GRANTS);
-}
-
-fn grant(home: &Path, rules: &str) {
-    let path = home.join("bus/policy.toml");
-    let policy = fs::read_to_string(&path).expect("init wrote a policy");
-    fs::write(&path, policy + rules).expect("the policy can be written");
-}
-
-fn serve(home: &Path) -> Process {
-    let mut broker = Process::start(&mut sealbus(home, &["serve", "--config", "bus/sealbus.toml"]));
-    broker.wait_for("listening on 127.0.0.1:");
-    broker
 }
 
 fn subscribe(home: &Path, arguments: &[&str]) -> Process {

@@ -13,12 +13,12 @@
 //! hold the two halves.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use bytes::Buf as _;
 use sealbus_protocol::batch::produce::ProducerContext;
-use sealbus_protocol::frame::{Generation, Limits, Operation, RequestId, Welcome};
+use sealbus_protocol::frame::{Generation, Limits, Refused, RequestId, Welcome};
 use sealbus_protocol::ids::Kid;
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::{ClientEvent, ClientSession, SessionError, Tick};
@@ -26,12 +26,14 @@ use sealbus_protocol::session::{ClientEvent, ClientSession, SessionError, Tick};
 use crate::builder::Options;
 use crate::bus::{PolicySeen, Seen};
 use crate::clock::{self, Ticker};
-use crate::error::{CloseError, CloseReason, ConnectError, PublishError, RequestError};
+use crate::error::{CloseError, CloseReason, ConnectError, PublishError, RequestError, SettleError};
 use crate::event::{Event, EventHub};
 use crate::subscription::bindings::Keyring;
 use crate::subscription::feed::Overdrawn;
+use crate::subscription::settle::{Settler, Settling, answer_all};
 
-use super::command::{AdministerReply, CloseReply, Command};
+use super::command::{AdministerReply, CheckpointAnswer, CloseReply, Command};
+use super::inquiring::Inquiries;
 use super::keys::Keys;
 use super::lines::Lines;
 use super::subscribing::Feeds;
@@ -43,9 +45,6 @@ const OUTGOING_BYTES_MAX: usize = 1_024 * 1_024;
 
 /// Requests that may await their answer before no more batches are sent; the rest is for everything else.
 const PUBLISHES_OUTSTANDING_MAX: usize = sealbus_protocol::limits::REQUESTS_OUTSTANDING_MAX / 2;
-
-/// Administrative requests that wait for a connection.
-const ADMINISTRATION_WAITING_MAX: usize = 64;
 
 /// The connection's mind.
 pub(super) struct Core {
@@ -70,7 +69,7 @@ pub(super) struct Core {
     /// Set when a line cannot go on in this incarnation and has more to send.
     pub(super) incarnation_wanted: Option<Refusal>,
     timers: BinaryHeap<Reverse<(Tick, Timer)>>,
-    administration: VecDeque<(Operation, AdministerReply)>,
+    pub(super) inquiries: Inquiries,
     closing: Option<Closing>,
     end: Option<End>,
 }
@@ -80,9 +79,11 @@ pub(super) struct Core {
 pub(super) enum Asked {
     Open(LineId),
     Publish { line: LineId, first_seq: u64 },
-    Subscribe(FeedId),
+    Read(FeedId),
     Binding(Kid),
     Administer(AdministerReply),
+    Checkpoint(CheckpointAnswer),
+    Settle { settler: Arc<Settler>, settling: Settling },
 }
 
 /// What happens at a moment. One that is out of date does nothing.
@@ -92,6 +93,8 @@ pub(super) enum Timer {
     Line(LineId),
     /// Another attempt to subscribe.
     Feed(FeedId),
+    /// Verdicts have waited for more to go with them.
+    Settle(FeedId),
     /// A key binding was asked for and has not come.
     Binding(Kid),
     /// The broker's own deadline for its shutdown.
@@ -151,7 +154,7 @@ impl Core {
             draining: None,
             incarnation_wanted: None,
             timers: BinaryHeap::new(),
-            administration: VecDeque::new(),
+            inquiries: Inquiries::default(),
             closing: None,
             end: None,
         }
@@ -175,9 +178,7 @@ impl Core {
         for kid in self.keyring.unanswered() {
             self.ask_binding(kid);
         }
-        for (operation, reply) in std::mem::take(&mut self.administration) {
-            self.administer(operation, reply);
-        }
+        self.inquire_waiting();
     }
 
     /// The connection is gone.
@@ -188,10 +189,7 @@ impl Core {
         self.draining = None;
         self.end = None;
         for (_, asked) in self.requests.drain() {
-            if let Asked::Administer(reply) = asked {
-                // Nobody may be waiting any more, which is theirs to choose.
-                let _ = reply.send(Err(RequestError::Disconnected));
-            }
+            asked.refuse(RequestError::Disconnected);
         }
         self.disconnect_lines();
         self.disconnect_feeds();
@@ -213,8 +211,8 @@ impl Core {
     pub(super) fn handle_command_at(&mut self, command: Command, now: Tick) {
         match command {
             Command::Open { topic, reply } => self.open(topic, reply, now),
-            Command::Subscribe { filter, reply } => self.subscribe(filter, reply, now),
-            Command::Administer { operation, reply } => self.administer(operation, reply),
+            Command::Read { want, reply } => self.read(want, reply, now),
+            Command::Inquire(inquiry) => self.inquire(inquiry),
             Command::Close { reply } => self.close(Some(reply)),
         }
     }
@@ -240,6 +238,7 @@ impl Core {
             Note::BatchDue(line) => self.handle_batch_due_at(line, now),
             Note::PublisherDropped(line) => self.handle_publisher_dropped(line),
             Note::FeedChanged(feed) => self.handle_feed_changed(feed),
+            Note::SettleDue(feed) => self.handle_settle_due_at(feed, now),
             Note::BindingWanted(kid) => {
                 let timeout_ms = clock::milliseconds(self.options.request_timeout);
                 self.arm(now.after_ms(timeout_ms), Timer::Binding(kid));
@@ -254,7 +253,7 @@ impl Core {
             ClientEvent::Welcome(_) => {}
             ClientEvent::Opened(opened) => {
                 if let Some(Asked::Open(line)) = self.requests.remove(&opened.request) {
-                    self.handle_opened_at(line, &opened, now);
+                    self.handle_opened(line, &opened);
                 }
             }
             ClientEvent::Ack(ack) => {
@@ -262,16 +261,24 @@ impl Core {
                     self.handle_ack(line, first_seq, &ack);
                 }
             }
-            ClientEvent::Refused(refused) => {
-                if let Some(asked) = self.requests.remove(&refused.request) {
-                    self.handle_refused_at(asked, refused.refusal, now);
-                }
-            }
+            ClientEvent::Refused(refused) => self.handle_refused_at(refused, now),
             ClientEvent::Ready(ready) => {
-                if let Some(Asked::Subscribe(feed)) = self.requests.remove(&ready.request) {
-                    self.handle_ready(feed, &ready);
+                if let Some(Asked::Read(feed)) = self.requests.remove(&ready.request) {
+                    self.handle_ready_at(feed, ready, now)?;
                 }
             }
+            ClientEvent::Settled(settled) => {
+                if let Some(Asked::Settle { settling, .. }) = self.requests.remove(&settled.request) {
+                    answer_all(settling.waiters, &Ok(()));
+                }
+            }
+            ClientEvent::Checkpoint(reply) => {
+                if let Some(Asked::Checkpoint(answer)) = self.requests.remove(&reply.request) {
+                    // Nobody may be waiting any more, which is theirs to choose.
+                    let _ = answer.send(Ok(reply));
+                }
+            }
+            ClientEvent::Skipped(skipped) => self.handle_skipped(skipped)?,
             ClientEvent::Closed(what) => self.handle_closed(what),
             ClientEvent::Deliver(delivered) => self.handle_deliver(delivered)?,
             ClientEvent::Lagged(lagged) => self.handle_lagged(lagged),
@@ -307,15 +314,27 @@ impl Core {
         Ok(())
     }
 
-    fn handle_refused_at(&mut self, asked: Asked, refusal: Refusal, now: Tick) {
-        match asked {
-            Asked::Open(line) => self.handle_open_refused_at(line, refusal, now),
-            Asked::Publish { line, first_seq } => {
-                self.handle_publish_refused_at(line, first_seq, refusal, now)
+    fn handle_refused_at(&mut self, refused: Refused, now: Tick) {
+        let Refused { request, refusal } = refused;
+        if !request.is_awaited() {
+            // Verdicts that nobody waits for. What they were about is delivered again.
+            tracing::warn!(refusal = %refusal, "acknowledgements were refused");
+            return self.events.tell(&Event::SettleRefused { refusal });
+        }
+        match self.requests.remove(&request) {
+            None => {}
+            Some(Asked::Open(line)) => self.handle_open_refused_at(line, refusal, now),
+            Some(Asked::Publish { line, first_seq }) => {
+                self.handle_publish_refused_at(line, first_seq, refusal, now);
             }
-            Asked::Subscribe(feed) => self.handle_subscribe_refused_at(feed, refusal, now),
-            Asked::Binding(kid) => self.keyring.handle_answer(kid, Some(refusal.to_string())),
-            Asked::Administer(reply) => drop(reply.send(Err(RequestError::Refused(refusal)))),
+            Some(Asked::Read(feed)) => self.handle_subscribe_refused_at(feed, refusal, now),
+            Some(Asked::Binding(kid)) => self.keyring.handle_answer(kid, Some(refusal.to_string())),
+            Some(Asked::Settle { settling, .. }) => {
+                answer_all(settling.waiters, &Err(SettleError::Refused(refusal)));
+            }
+            Some(asked @ (Asked::Administer(_) | Asked::Checkpoint(_))) => {
+                asked.refuse(RequestError::Refused(refusal));
+            }
         }
     }
 
@@ -334,21 +353,6 @@ impl Core {
             self.seen.handle_policy(policy);
             let PolicySeen { generation, version, hash } = policy;
             self.events.tell(&Event::PolicyChanged { generation, version, hash });
-        }
-    }
-
-    fn administer(&mut self, operation: Operation, reply: AdministerReply) {
-        let Some(session) = &mut self.session else {
-            if self.administration.len() < ADMINISTRATION_WAITING_MAX {
-                self.administration.push_back((operation, reply));
-            } else {
-                let _ = reply.send(Err(RequestError::TooMany));
-            }
-            return;
-        };
-        match session.admin(operation) {
-            Ok(request) => drop(self.requests.insert(request, Asked::Administer(reply))),
-            Err(_) => drop(reply.send(Err(RequestError::TooMany))),
         }
     }
 
@@ -380,6 +384,7 @@ impl Core {
             match timer {
                 Timer::Line(line) => self.handle_line_timeout_at(line, now),
                 Timer::Feed(feed) => self.handle_feed_timeout_at(feed, now),
+                Timer::Settle(feed) => self.settle_at(feed, now),
                 Timer::Binding(kid) => {
                     if self.keyring.unanswered().contains(&kid) {
                         self.keyring.handle_answer(kid, Some("the broker did not send one in time".into()));
@@ -414,6 +419,7 @@ impl Core {
             return Some(end);
         }
         if self.closing.is_some() && self.lines.are_settled() {
+            self.settle_all();
             return Some(End::Closed);
         }
         if self.incarnation_wanted.is_some() && self.lines.can_restart() {

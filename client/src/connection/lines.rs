@@ -9,7 +9,8 @@ use sealbus_protocol::session::Tick;
 use sealbus_protocol::topic::Topic;
 
 use crate::error::{CloseReason, PublishError};
-use crate::publisher::line::{Line, Settled};
+use crate::publisher::entry::Settled;
+use crate::publisher::line::Line;
 use crate::publisher::queue::Collected;
 use crate::publisher::receipt::Ticket;
 use crate::publisher::{Handle, PublisherShared};
@@ -94,6 +95,13 @@ impl Lines {
         Some(id)
     }
 
+    /// Nothing of the line can be sent now: its next message gives notice.
+    pub(super) fn rest(&self, id: LineId) {
+        if let Some(slot) = self.slots.get(&id) {
+            locked(&slot.shared.queue).rest();
+        }
+    }
+
     /// Takes no message any more; what is queued goes on.
     pub(super) fn close(&self, reason: &CloseReason) {
         for slot in self.slots.values() {
@@ -135,6 +143,11 @@ impl Slot {
         if any {
             self.shared.changed.notify_waiters();
         }
+    }
+
+    /// Lets the queue know why nothing is accepted, for those who wait in it.
+    pub(super) fn tell_holding(&self) {
+        locked(&self.shared.queue).set_holding(self.line.holding());
     }
 
     /// Fails batches that were never signed.

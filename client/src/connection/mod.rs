@@ -9,14 +9,16 @@ mod core;
 mod dial;
 mod driver;
 mod establish;
+mod inquiring;
 mod keys;
 mod lines;
 mod publishing;
+mod settling;
 mod subscribing;
 mod task;
 pub(crate) mod wake;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
@@ -84,6 +86,8 @@ async fn connect_by<D: Dial>(
         keyring: Arc::clone(&keyring),
         seen: Arc::clone(&seen),
         bus_id: trust.bus_id(),
+        log_key: trust.log_key().copied(),
+        ledger: Mutex::default(),
         principal: keys.principal.clone(),
         request_timeout: options.request_timeout,
     });

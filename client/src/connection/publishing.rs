@@ -131,15 +131,10 @@ impl Core {
         }
     }
 
-    pub(super) fn handle_opened_at(&mut self, id: LineId, opened: &Opened, now: Tick) {
+    pub(super) fn handle_opened(&mut self, id: LineId, opened: &Opened) {
         let Some(slot) = self.lines.slots.get_mut(&id) else { return };
-        if !opened.stream.is_zero() {
-            // Batches for a stream carry another topic digest; signing them for no stream would only be refused.
-            let refusal =
-                Refusal::new(Code::Unsupported, "a stream captures the topic; this version has no streams");
-            return self.handle_open_refused_at(id, refusal, now);
-        }
         slot.door = Door::Open(opened.alias);
+        slot.line.handle_topic(slot.shared.topic.digest(&opened.stream));
         slot.line.handle_opened(opened.resume);
         for reply in std::mem::take(&mut slot.waiting) {
             slot.answer(reply);
@@ -164,9 +159,6 @@ impl Core {
         slot.settle(settled);
         let mut queue = locked(&slot.shared.queue);
         let unsigned = queue.take_expired_at(None);
-        // The next message gives notice again, and the topic is asked for again.
-        let nothing = queue.take(Take::Any);
-        debug_assert!(matches!(nothing, Taken::Nothing), "all batches were just taken");
         drop(queue);
         slot.fail(unsigned, &error);
         self.forget_if_dormant(id);
@@ -207,6 +199,7 @@ impl Core {
         let Some(slot) = self.lines.slots.get_mut(&id) else { return };
         let settled = slot.line.handle_ack(first_seq, ack, &self.context);
         slot.settle(settled);
+        slot.tell_holding();
         self.lines.make_ready(id);
         self.forget_if_dormant(id);
     }
@@ -225,6 +218,7 @@ impl Core {
         let Some(slot) = self.lines.slots.get_mut(&id) else { return };
         let settled = slot.line.handle_refused_at(first_seq, refusal, now);
         slot.settle(settled);
+        slot.tell_holding();
         // A spoiled line asks for its topic again before it costs everybody a new incarnation: a right that was
         // withdrawn is then refused there, without one.
         if let (Some(_), Door::Open(alias), Some(session)) =
@@ -270,7 +264,7 @@ impl Core {
             match self.serve_at(id, now) {
                 Served::Sent => self.lines.make_ready(id),
                 Served::Growing => self.lines.make_growing(id),
-                Served::Nothing => {}
+                Served::Nothing => self.lines.rest(id),
             }
         }
     }
@@ -323,11 +317,10 @@ impl Core {
         }
         let settled = slot.line.handle_timeout_at(now);
         slot.settle(settled);
-        let expired = locked(&slot.shared.queue).take_expired_at(Some(now));
-        slot.fail(
-            expired,
-            &PublishError::NotSent { after_ms: clock::milliseconds(self.options.publish_timeout) },
-        );
+        let mut queue = locked(&slot.shared.queue);
+        let (expired, not_sent) = (queue.take_expired_at(Some(now)), queue.not_sent());
+        drop(queue);
+        slot.fail(expired, &not_sent);
         self.arm_line_at(id, now);
         self.lines.make_ready(id);
         self.open_line_at(id, now);

@@ -69,7 +69,7 @@ async fn broker(mut stream: DuplexStream, talks: Talks, flooded: Arc<AtomicUsize
                 BrokerEvent::Hello(_) => session.welcome(&welcome()),
                 BrokerEvent::Open { request, .. } => drop(session.opened(request, StreamId::ZERO, None)),
                 BrokerEvent::Subscribe(subscribe) => {
-                    session.ready(subscribe.request, subscribe.subscription, Narrowed::No, 1);
+                    session.ready(subscribe.request, subscribe.subscription, Narrowed::No, 1, None);
                 }
                 _ => ponged = true,
             }

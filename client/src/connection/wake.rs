@@ -1,6 +1,6 @@
 //! How publishers and subscriptions wake the connection: they leave a note and go on.
 //!
-//! Every note is bounded by what leaves it: a line by its full batches, a feed by a flag of its own, a key by the one
+//! Every note is bounded by what leaves it: a line by its full batches, a feed and its verdicts by flags of their own, a key by the one
 //! batch that waits for it.
 
 use std::sync::Mutex;
@@ -39,6 +39,8 @@ pub(crate) enum Note {
     PublisherDropped(LineId),
     /// A feed has credit to return, or its consumer is gone.
     FeedChanged(FeedId),
+    /// A durable consumer has verdicts to send.
+    SettleDue(FeedId),
     /// A key binding is needed.
     BindingWanted(Kid),
 }
@@ -54,6 +56,10 @@ impl Wake {
 
     pub(crate) fn feed_changed(&self, feed: FeedId) {
         self.leave(Note::FeedChanged(feed));
+    }
+
+    pub(crate) fn settle_due(&self, feed: FeedId) {
+        self.leave(Note::SettleDue(feed));
     }
 
     pub(crate) fn binding_wanted(&self, kid: Kid) {

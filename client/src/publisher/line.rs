@@ -18,12 +18,15 @@
 //! nothing may fill: the line is *spoiled*. Answers to what was sent are still awaited; then a new incarnation begins
 //! at 0, and what is known not to have been accepted is signed anew there, in order. What is not known is lost, and
 //! said to be.
+//!
+//! The same happens when the topic's stream has become another: its identifier is part of what is signed. A broker that
+//! keeps a stream knows from the log where a sequence goes on, also after a restart; what it has not stored is sent
+//! again byte for byte.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use sealbus_protocol::batch::accept::ResumePoint;
-use sealbus_protocol::batch::preamble::HEAD_LEN;
 use sealbus_protocol::batch::produce::{OpenBatch, ProducerChain, ProducerContext, SignedBatch};
 use sealbus_protocol::batch::{Batch, Records};
 use sealbus_protocol::frame::Ack;
@@ -35,7 +38,8 @@ use sealbus_protocol::session::Tick;
 
 use crate::error::PublishError;
 
-use super::queue::{Cargo, Collected};
+use super::entry::{Doubt, Entry, Settled, Standing, Waiters};
+use super::queue::Collected;
 use super::receipt::BatchReceipt;
 
 /// How long a refusal that may pass is waited out before the same bytes are sent again.
@@ -50,6 +54,8 @@ pub(crate) struct Line<T> {
     spoiled: Option<Refusal>,
     resend_at: Option<Tick>,
     footing: Footing,
+    /// What the broker last refused with leave to try again, until it accepts something.
+    holding: Option<Refusal>,
     publish_timeout_ms: u64,
 }
 
@@ -60,54 +66,6 @@ enum Footing {
     /// second accepted and the first refused, the first could never be sent again.
     Unsure,
     Sure,
-}
-
-#[derive(Debug)]
-struct Entry<T> {
-    batch: SignedBatch,
-    cargo: Cargo<T>,
-    standing: Standing,
-    waiters: Waiters,
-    doubt: Doubt,
-}
-
-/// Whether a refusal proves that a batch was never accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    None,
-    /// It was sent, and the broker forgot the sequence before it answered: it may have been accepted before that.
-    Forgotten,
-}
-
-/// What the broker may know of a batch.
-#[derive(Debug)]
-enum Standing {
-    /// To be sent for the first time.
-    Unsent,
-    /// Sent on a connection that broke before the answer: it may have been accepted. To be sent again.
-    Unknown,
-    /// Sent, and the answer is awaited.
-    Sent,
-    /// Refused with leave to try again.
-    Held(Refusal),
-    /// Not accepted, and no longer possible in this incarnation.
-    Orphaned,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiters {
-    Waiting,
-    /// The deadline has passed; the batch only keeps its place.
-    Told,
-}
-
-/// A batch that has its answer.
-#[derive(Debug)]
-pub(crate) struct Settled<T> {
-    pub(crate) cargo: Cargo<T>,
-    /// Bytes of its messages.
-    pub(crate) bytes: usize,
-    pub(crate) outcome: Result<BatchReceipt, PublishError>,
 }
 
 /// Bytes to send; `first_seq` names the batch in the answer.
@@ -140,6 +98,7 @@ impl<T> Line<T> {
             spoiled: None,
             resend_at: None,
             footing: Footing::Unsure,
+            holding: None,
             publish_timeout_ms,
         }
     }
@@ -200,6 +159,7 @@ impl<T> Line<T> {
     ) -> Option<Settled<T>> {
         let entry = self.remove_sent(first_seq)?;
         self.footing = Footing::Sure;
+        self.holding = None;
         let receipt = BatchReceipt {
             first_seq,
             durability: ack.receipt.durability,
@@ -221,6 +181,9 @@ impl<T> Line<T> {
         let behind_another =
             self.entries.range(..index).any(|entry| !matches!(entry.standing, Standing::Orphaned));
         let in_vain = matches!(refusal.code(), Code::Gap | Code::Chain);
+        if refusal.action() == Action::Retry {
+            self.holding = Some(refusal.clone());
+        }
         if self.spoiled.is_none() && (refusal.action() == Action::Retry || (in_vain && behind_another)) {
             self.resend_at.get_or_insert(now.after_ms(RETRY_PAUSE_MS));
             self.stand(index, Standing::Held(refusal));
@@ -251,6 +214,26 @@ impl<T> Line<T> {
                 Standing::Unsent | Standing::Unknown | Standing::Orphaned => {}
             }
         }
+    }
+
+    /// The topic is open, captured by a stream or by none, which is part of what is signed. A sequence that was begun
+    /// for another stream ends: what was sent to that one can be asked for no more, the rest is signed anew.
+    pub(crate) fn handle_topic(&mut self, topic: TopicDigest) {
+        if self.topic == topic {
+            return;
+        }
+        self.topic = topic;
+        if self.is_unused() {
+            self.chain = ProducerChain::new(topic);
+            return;
+        }
+        for entry in &mut self.entries {
+            if matches!(entry.standing, Standing::Sent | Standing::Unknown) {
+                entry.standing = Standing::Orphaned;
+                entry.doubt = Doubt::Forgotten;
+            }
+        }
+        self.spoil(Refusal::new(Code::Binding, "another stream captures the topic now"));
     }
 
     /// The topic is open again. A broker that remembers the sequence says where it goes on, which must be a place
@@ -308,8 +291,13 @@ impl<T> Line<T> {
                     index += 1;
                     continue;
                 }
-                Standing::Held(refusal) => PublishError::Refused(refusal.clone()),
-                Standing::Unsent | Standing::Orphaned => PublishError::NotSent { after_ms },
+                // What came behind a refused batch was refused for its place; the reason is the first one's.
+                Standing::Held(refusal) => {
+                    PublishError::Refused(self.holding.clone().unwrap_or_else(|| refusal.clone()))
+                }
+                Standing::Unsent | Standing::Orphaned => {
+                    PublishError::NotSent { after_ms, last: self.holding.clone() }
+                }
             };
             let entry = self.entries.remove(index).expect("the entry was just looked at");
             if !matches!(entry.standing, Standing::Orphaned) {
@@ -323,6 +311,11 @@ impl<T> Line<T> {
     /// Why this sequence cannot go on, when it cannot.
     pub(crate) const fn spoiled(&self) -> Option<&Refusal> {
         self.spoiled.as_ref()
+    }
+
+    /// Why nothing is accepted at present, when the broker has said that it may pass.
+    pub(crate) const fn holding(&self) -> Option<&Refusal> {
+        self.holding.as_ref()
     }
 
     /// Whether nobody waits for an answer that may still come, so that a restart loses nothing.
@@ -442,28 +435,6 @@ impl<T> Line<T> {
 
     fn remove_sent(&mut self, first_seq: u64) -> Option<Entry<T>> {
         self.entries.remove(self.index_of_sent(first_seq)?)
-    }
-}
-
-impl<T> Entry<T> {
-    fn body_len(&self) -> usize {
-        self.batch.bytes().len().saturating_sub(HEAD_LEN)
-    }
-
-    /// Settles a batch that is not accepted now, with what that proves.
-    fn settle_unaccepted(self, error: PublishError) -> Option<Settled<T>> {
-        let error = match self.doubt {
-            Doubt::None => error,
-            Doubt::Forgotten => PublishError::Lost,
-        };
-        self.settle(Err(error))
-    }
-
-    fn settle(self, outcome: Result<BatchReceipt, PublishError>) -> Option<Settled<T>> {
-        match self.waiters {
-            Waiters::Told => None,
-            Waiters::Waiting => Some(Settled { bytes: self.body_len(), cargo: self.cargo, outcome }),
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sealbus_protocol::batch::accept::{
     Circumstances, Durability, Fence, ProvenProducer, Receipt, SequenceState, Verdict,
 };
-use sealbus_protocol::batch::{Headers, Preamble};
+use sealbus_protocol::batch::{HEAD_LEN, Headers, Preamble};
 use sealbus_protocol::frame::{Freshness, RequestId};
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, PreambleDigest, StreamId};
@@ -246,7 +246,7 @@ impl World {
         self.settle(settled);
         for collected in self.queue.take_expired_at(Some(self.now)) {
             let bytes = collected.batch.bytes_len() - HEAD_LEN;
-            let outcome = Err(PublishError::NotSent { after_ms: TIMEOUT_MS });
+            let outcome = Err(PublishError::NotSent { after_ms: TIMEOUT_MS, last: None });
             self.settle([Settled { cargo: collected.cargo, bytes, outcome }]);
         }
     }
@@ -431,8 +431,12 @@ fn a_refusal_that_never_passes_is_the_answer_at_the_deadline() {
     }
     world.run_to_the_end();
     world.check();
-    assert_eq!(outcome_codes(&world), [Some(Code::StorageFull), None]);
-    assert_eq!(world.outcomes.values().last(), Some(&Err(PublishError::NotSent { after_ms: TIMEOUT_MS })));
+    assert_eq!(outcome_codes(&world), [Some(Code::StorageFull); 2]);
+    let last = world.outcomes.values().last();
+    assert!(
+        matches!(last, Some(Err(PublishError::NotSent { after_ms: TIMEOUT_MS, last: Some(_) }))),
+        "{last:?}"
+    );
 }
 
 #[test]
@@ -457,6 +461,35 @@ fn a_restart_says_what_is_lost() {
     assert_eq!(restarted.lost, [LostSpan { from: 2, to: 2 }]);
     assert_eq!(restarted.settled.len(), 1);
     assert!(matches!(restarted.settled[0].outcome, Err(PublishError::Lost)));
+}
+
+#[test]
+fn a_stream_that_becomes_another_loses_what_was_sent_and_signs_the_rest_for_the_new_one() {
+    let mut world = world_with(2);
+    world.publish(1);
+    let Taken::Batch(collected) = world.queue.take(Take::Any) else { panic!("a batch waits") };
+    world.line.sign(collected, &world.context, &world.key);
+    world.judge(None);
+    world.disconnect();
+    let stream = StreamId::new([9; 16]);
+    world.line.handle_topic(world.topic.digest(&stream));
+    world.line.handle_opened(None);
+    assert_eq!(world.line.spoiled().map(Refusal::code), Some(Code::Binding));
+    assert!(
+        world.line.poll_transmit_at(world.now).is_none(),
+        "nothing of the old stream goes to the new one"
+    );
+    assert!(world.line.can_restart() && world.line.has_orphans());
+    world.context.incarnation_id = IncarnationId::new([9; 16]);
+    let restarted = world.line.restart(&world.context, &world.key);
+    assert_eq!(restarted.lost, [LostSpan { from: 1, to: 1 }, LostSpan { from: 2, to: 2 }]);
+    let anew = world.line.poll_transmit_at(world.now).unwrap().bytes;
+    let preamble = Preamble::decode(anew.first_chunk().unwrap()).unwrap();
+    assert_eq!((preamble.first_seq, preamble.topic), (0, world.topic.digest(&stream)));
+    // A line that has signed nothing takes any stream.
+    let mut unused: Line<u64> = Line::new(world.topic.digest(&StreamId::ZERO), TIMEOUT_MS);
+    unused.handle_topic(world.topic.digest(&stream));
+    assert!(unused.spoiled().is_none());
 }
 
 #[test]

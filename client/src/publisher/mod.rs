@@ -1,9 +1,10 @@
 //! Publishing to one topic.
 //!
-//! Read [`queue`] for how messages become batches, [`line`] for what becomes of a batch once it is signed, and
+//! Read [`queue`] for how messages become batches, [`entry`] and [`line`] for what becomes of a batch once it is signed, and
 //! [`receipt`] for how the answer reaches whoever published.
 
 pub(crate) mod content;
+pub(crate) mod entry;
 pub(crate) mod line;
 pub(crate) mod queue;
 pub(crate) mod receipt;
@@ -195,7 +196,7 @@ impl Publisher {
     }
 
     fn not_sent(&self) -> PublishError {
-        PublishError::NotSent { after_ms: clock::milliseconds(self.shared().publish_timeout) }
+        locked(&self.shared().queue).not_sent()
     }
 }
 
@@ -230,6 +231,6 @@ fn without_room(error: EnqueueError) -> PublishError {
     match error {
         EnqueueError::Message(error) => PublishError::Message(error),
         EnqueueError::Closed(reason) => PublishError::Closed(reason),
-        EnqueueError::Full { .. } => PublishError::NotSent { after_ms: 0 },
+        EnqueueError::Full { .. } => PublishError::NotSent { after_ms: 0, last: None },
     }
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use sealbus_protocol::batch::Headers;
 use sealbus_protocol::batch::produce::{OpenBatch, PushError};
+use sealbus_protocol::refusal::Refusal;
 use sealbus_protocol::session::Tick;
 
 use crate::error::{CloseReason, EnqueueError, PublishError};
@@ -110,6 +111,8 @@ pub(crate) struct Queue<T> {
     number_next: u64,
     unsettled: BTreeSet<BatchNumber>,
     failure: Option<PublishError>,
+    /// Why nothing is accepted at present, as the line last heard.
+    holding: Option<Refusal>,
     noticed: bool,
     closed: Option<CloseReason>,
 }
@@ -124,6 +127,7 @@ impl<T: Clone> Queue<T> {
             number_next: 0,
             unsettled: BTreeSet::new(),
             failure: None,
+            holding: None,
             noticed: false,
             closed: None,
         }
@@ -225,7 +229,16 @@ impl<T: Clone> Queue<T> {
         if self.full.is_empty() {
             expired.extend(self.open.take_if(|open| is_expired(open)));
         }
+        self.rest();
         expired
+    }
+
+    /// Nobody looks here until there is notice: when nothing waits, the next push gives it again. Otherwise a message
+    /// could wait unseen, and without its deadline.
+    pub(crate) fn rest(&mut self) {
+        if !self.has_batches() {
+            self.noticed = false;
+        }
     }
 
     /// A batch has its answer: its bytes make room. `bytes` are those of its messages.
@@ -237,6 +250,16 @@ impl<T: Clone> Queue<T> {
         if let (Some(error), None) = (error, &self.failure) {
             self.failure = Some(error.clone());
         }
+    }
+
+    /// The broker accepts nothing at present, for this reason, or does again.
+    pub(crate) fn set_holding(&mut self, holding: Option<&Refusal>) {
+        self.holding = holding.cloned();
+    }
+
+    /// What a message is told that could not be sent in time.
+    pub(crate) fn not_sent(&self) -> PublishError {
+        PublishError::NotSent { after_ms: self.limits.publish_timeout_ms, last: self.holding.clone() }
     }
 
     /// The earliest deadline among the batches that wait here.
@@ -396,6 +419,23 @@ mod tests {
         assert_eq!(queue.take_expired_at(Some(Tick(10_000))).len(), 1);
         assert_eq!(queue.deadline(), Some(Tick(15_000)));
         assert_eq!(queue.take_expired_at(None).len(), 1);
+    }
+
+    #[test]
+    fn notice_is_given_again_once_nothing_waits_however_it_went() {
+        let mut queue = queue();
+        push_at(&mut queue, 0, b"x").unwrap();
+        queue.rest();
+        assert_eq!(push_at(&mut queue, 0, b"x").unwrap().notice, Notice::None, "something waits");
+        assert_eq!(queue.take_expired_at(Some(Tick(10_000))).len(), 1);
+        assert_eq!(push_at(&mut queue, 0, b"x").unwrap().notice, Notice::Due);
+        assert_eq!(taken(&mut queue, Take::Any), Some(1));
+        queue.rest();
+        assert_eq!(
+            push_at(&mut queue, 0, b"x").unwrap().notice,
+            Notice::Due,
+            "taken, and not asked for more"
+        );
     }
 
     #[test]

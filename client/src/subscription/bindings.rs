@@ -1,12 +1,16 @@
-//! The keys that are known, by the one thing that a batch names: its `kid`.
+//! The keys that are known, by what a batch names and its judge adds: a `kid`, and the moment in question.
 //!
 //! ```text
-//!   BINDING ──> unverified ──(first batch that needs it)──> verified, by our own roots
-//!                                                    └────> not believed: forgotten
+//!   BINDING ──> unverified ──(first batch of a moment in which it holds)──> verified, by our own roots
+//!                                                                      └──> not believed: forgotten
 //!   unknown kid ──> asked for, once ──> the answer, or none ──> unbelieved for a minute
 //! ```
 //!
-//! Shared by all subscriptions of a bus. Verifying costs a chain of signatures, so it happens in the consumer's task,
+//! A key outlives its certificate when that is renewed, so one kid may have several bindings, each with its own span. A
+//! live batch is judged at the consumer's own time, a stored one at its append time; a binding that does not hold at
+//! the moment in question is kept for another moment.
+//!
+//! Shared by all readers of a bus. Verifying costs a chain of signatures, so it happens in the consumer's task,
 //! outside the lock, and once for each binding.
 
 use std::collections::{HashMap, VecDeque};
@@ -26,8 +30,12 @@ use crate::sync::locked;
 /// sequences that one subscription follows.
 const VERIFIED_MAX: usize = sealbus_protocol::batch::read::SEQUENCES_MAX;
 
-/// Bindings that wait for a batch that needs them, of at most 14 KiB each.
-const UNVERIFIED_MAX: usize = 256;
+/// Spans of one key that are kept verified. Certificates are renewed daily or hourly, and a history is read in order.
+const SPANS_MAX: usize = 8;
+
+/// Bytes of bindings that wait for a batch that needs them: of a history that was made by thousands of processes, what
+/// comes ahead of its reader. The oldest are dropped first, and asked for again.
+const UNVERIFIED_BYTES_MAX: usize = 256 * sealbus_protocol::limits::BINDING_BYTES_MAX;
 
 /// Keys that are remembered as not believed, so that each of their batches does not ask again.
 const UNBELIEVED_MAX: usize = 1_024;
@@ -35,12 +43,12 @@ const UNBELIEVED_MAX: usize = 1_024;
 /// For how long they are: a binding may become true, or come late.
 const UNBELIEVED_MS: u64 = 60_000;
 
-/// A key whose owner is proven.
+/// A key whose owner is proven for a span of time.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownKey {
     pub(crate) principal: Principal,
     pub(crate) key: VerifyingKey,
-    validity: Validity,
+    pub(crate) validity: Validity,
 }
 
 /// The answer to a look-up.
@@ -49,6 +57,15 @@ pub(crate) enum Lookup {
     Known(KnownKey),
     /// Nothing that we believe binds the key to anybody; in words.
     Unbelieved(String),
+}
+
+/// The moments that a look-up is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// When the key must have been bound.
+    pub(crate) judged_ms: u64,
+    /// This process's clock.
+    pub(crate) now_ms: u64,
 }
 
 /// All key bindings that a bus has heard of.
@@ -61,9 +78,15 @@ pub(crate) struct Keyring {
 
 #[derive(Debug, Default)]
 struct State {
-    verified: HashMap<Kid, KnownKey>,
+    /// What each key was bound to and when, oldest news first.
+    verified: HashMap<Kid, VecDeque<KnownKey>>,
     verified_order: VecDeque<Kid>,
-    unverified: VecDeque<Bytes>,
+    /// What came and has not been looked at.
+    arrived: VecDeque<Bytes>,
+    /// What has its form and may hold at another moment than those that were looked at.
+    unverified: VecDeque<KeyBinding>,
+    /// Of both; at most [`UNVERIFIED_BYTES_MAX`].
+    waiting_bytes: usize,
     unbelieved: HashMap<Kid, Unbelieved>,
     asked: HashMap<Kid, Asked>,
     /// Why the last binding that was not believed was not.
@@ -92,10 +115,13 @@ impl Keyring {
     /// A binding came. It is only kept.
     pub(crate) fn handle_binding(&self, binding: Bytes) {
         let mut state = locked(&self.state);
-        if state.unverified.len() == UNVERIFIED_MAX {
-            state.unverified.pop_front();
+        state.waiting_bytes += cost(&binding);
+        while state.waiting_bytes > UNVERIFIED_BYTES_MAX {
+            let oldest = state.unverified.pop_front().map(|binding| binding.bytes().clone());
+            let Some(dropped) = oldest.or_else(|| state.arrived.pop_front()) else { break };
+            state.waiting_bytes = state.waiting_bytes.saturating_sub(cost(&dropped));
         }
-        state.unverified.push_back(binding);
+        state.arrived.push_back(binding);
     }
 
     /// The answer to a question came; `none_because` when there is no binding.
@@ -115,28 +141,25 @@ impl Keyring {
         waiting.map(|(kid, _)| *kid).collect()
     }
 
-    /// Whose key this is at this time. Pending while the broker is being asked.
-    pub(crate) fn poll_lookup_at(&self, kid: Kid, now_ms: u64, cx: &mut Context<'_>) -> Poll<Lookup> {
+    /// Whose key this was at the moment in question. Pending while the broker is being asked.
+    pub(crate) fn poll_lookup(&self, kid: Kid, moment: Moment, cx: &mut Context<'_>) -> Poll<Lookup> {
         loop {
             let mut state = locked(&self.state);
-            if let Some(known) = state.verified.get(&kid)
-                && known.validity.holds_at(now_ms)
-            {
+            if let Some(known) = state.known_at(kid, moment.judged_ms) {
                 return Poll::Ready(Lookup::Known(known.clone()));
             }
-            let Some(binding) = state.unverified.pop_front() else {
-                return state.ask(kid, now_ms, cx, &self.wake).map(Lookup::Unbelieved);
+            let Some(binding) = state.take_unverified_at(moment.judged_ms) else {
+                return state.ask(kid, moment.now_ms, cx, &self.wake).map(Lookup::Unbelieved);
             };
             drop(state);
-            let verdict = self.verify_at(binding, now_ms);
+            let verdict = self.verify_at(&binding, moment.judged_ms);
             locked(&self.state).handle_verdict(verdict);
         }
     }
 
-    fn verify_at(&self, binding: Bytes, now_ms: u64) -> Result<(Kid, KnownKey), String> {
-        let binding = KeyBinding::decode(binding).map_err(|error| error.to_string())?;
+    fn verify_at(&self, binding: &KeyBinding, judged_ms: u64) -> Result<(Kid, KnownKey), String> {
         let verified = binding
-            .verify_at(&self.trust, now_ms)
+            .verify_at(&self.trust, judged_ms)
             .map_err(|error| format!("the one of {} was refused: {error}", binding.principal()))?;
         let key = KnownKey {
             principal: verified.principal().clone(),
@@ -148,15 +171,45 @@ impl Keyring {
 }
 
 impl State {
+    fn known_at(&self, kid: Kid, judged_ms: u64) -> Option<&KnownKey> {
+        self.verified.get(&kid)?.iter().find(|known| known.validity.holds_at(judged_ms))
+    }
+
+    /// A binding that may hold at that moment and has not been verified. The others wait for another moment.
+    fn take_unverified_at(&mut self, judged_ms: u64) -> Option<KeyBinding> {
+        while let Some(bytes) = self.arrived.pop_front() {
+            let cost = cost(&bytes);
+            match KeyBinding::decode(bytes) {
+                Ok(binding) => self.unverified.push_back(binding),
+                Err(error) => {
+                    self.waiting_bytes = self.waiting_bytes.saturating_sub(cost);
+                    self.last_refused = Some(error.to_string());
+                }
+            }
+        }
+        let index = self.unverified.iter().position(|binding| binding.validity().holds_at(judged_ms))?;
+        let binding = self.unverified.remove(index)?;
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(cost(binding.bytes()));
+        Some(binding)
+    }
+
     fn handle_verdict(&mut self, verdict: Result<(Kid, KnownKey), String>) {
         match verdict {
             Err(reason) => self.last_refused = Some(reason),
             Ok((kid, key)) => {
                 self.unbelieved.remove(&kid);
-                self.asked.remove(&kid);
-                if self.verified.insert(kid, key).is_none() {
+                if let Some(Asked::Waiting(wakers)) = self.asked.remove(&kid) {
+                    // Who waits for another moment of this key asks again.
+                    wakers.into_iter().for_each(Waker::wake);
+                }
+                if !self.verified.contains_key(&kid) {
                     self.verified_order.push_back(kid);
                 }
+                let spans = self.verified.entry(kid).or_default();
+                if spans.len() == SPANS_MAX {
+                    spans.pop_front();
+                }
+                spans.push_back(key);
                 if self.verified_order.len() > VERIFIED_MAX
                     && let Some(oldest) = self.verified_order.pop_front()
                 {
@@ -185,7 +238,7 @@ impl State {
                 self.asked.remove(&kid);
                 let reason = match detail {
                     Some(detail) => format!("no key binding that we believe names its key {kid}: {detail}"),
-                    None => format!("no key binding that we believe names its key {kid}"),
+                    None => format!("no key binding that we believe names its key {kid} at that time"),
                 };
                 self.disbelieve(kid, reason.clone(), now_ms);
                 Poll::Ready(reason)
@@ -211,4 +264,9 @@ impl State {
         }
         self.unbelieved.insert(kid, Unbelieved { reason, until_ms: now_ms.saturating_add(UNBELIEVED_MS) });
     }
+}
+
+/// Even an empty one takes its place.
+const fn cost(binding: &Bytes) -> usize {
+    binding.len() + size_of::<KeyBinding>()
 }

@@ -5,13 +5,14 @@ use sealbus_client::{Code, Event, Refusal, Topic};
 use sealbus_protocol::batch::accept::{Durability, Receipt, ResumePoint};
 use sealbus_protocol::frame::admin::Decision;
 use sealbus_protocol::frame::{
-    Ack, AdminResult, Alias, BindingReply, Closed, Deliver, Drain, ErrorFrame, Frame as _, FrameType,
-    Freshness, Generation, HEADER_LEN, Lagged, Narrowed, Opened, Outcome, Ready, Refused, RequestId,
-    SubscriptionId, What,
+    Ack, AdminResult, Alias, BindingReply, CheckpointReply, Closed, Deliver, Drain, ErrorFrame, Frame as _,
+    FrameType, Freshness, Generation, HEADER_LEN, Lagged, Narrowed, Opened, Outcome, Ready, Refused,
+    RequestId, Settled, Skipped, SkippedWhy, StreamStart, StreamTopic, SubscriptionId, What,
 };
 use sealbus_protocol::ids::{PolicyHash, PreambleDigest, StreamId};
 
 use crate::fake::{Fake, Say};
+use crate::fake_stream::Stream;
 use crate::pki::Pki;
 use crate::{client, connected, event, payload};
 
@@ -27,7 +28,9 @@ fn frames() -> Vec<Vec<u8>> {
         alias: Alias(0),
         offset: Some(7),
         broker_ms: u64::MAX,
-        topic,
+        topic: topic.map(StreamTopic::from),
+        stored: None,
+        ranges: None,
         batch,
     };
     let topic = Topic::parse("a").unwrap();
@@ -35,7 +38,26 @@ fn frames() -> Vec<Vec<u8>> {
         Opened { request, alias: Alias(u32::MAX), stream: StreamId::new([3; 16]), resume }.encode(),
         Ack { request, receipt, freshness: Freshness::Duplicate, broker_ms: 0 }.encode(),
         Refused { request, refusal: refusal() }.encode(),
-        Ready { request, subscription, narrowed: Narrowed::Yes, generation: 0 }.encode(),
+        Ready { request, subscription, narrowed: Narrowed::Yes, generation: 0, start: None }.encode(),
+        Ready {
+            request,
+            subscription,
+            narrowed: Narrowed::No,
+            generation: 0,
+            start: Some(StreamStart { stream_id: StreamId::new([3; 16]), offset: 7, end: 3 }),
+        }
+        .encode(),
+        Skipped { subscription, why: SkippedWhy::Damaged, from: 0, to: u64::MAX }.encode(),
+        Settled { request }.encode(),
+        CheckpointReply {
+            request,
+            size: u64::MAX,
+            prefix: vec![[1; 32]; 64],
+            consistency: Vec::new(),
+            inclusion: vec![[2; 32]],
+            note: "no note".into(),
+        }
+        .encode(),
         Closed(What::Alias(Alias(9))).encode(),
         Closed(What::Subscription(subscription)).encode(),
         deliver(Some(topic), Bytes::from_static(b"not a batch")).encode(),
@@ -151,6 +173,35 @@ async fn a_broker_that_pays_no_heed_to_credit_is_cut_off() {
         refused += 1;
     }
     assert!((1..=6).contains(&refused), "{refused}");
+}
+
+/// Reports cost no credit, so their number is bounded otherwise.
+#[tokio::test]
+async fn a_broker_that_skips_without_end_fills_no_memory() {
+    let pki = Pki::new();
+    let fake = Fake::start(&pki).await;
+    fake.state(|state| drop(state.streams.insert("orders".into(), Stream::new("a"))));
+    let bus = connected(&pki, &fake, "orders").await;
+    let mut events = bus.events();
+    let mut replay = bus.replay("orders").await.unwrap();
+    for index in 0..1_500 {
+        fake.say(&Say::Skipped { from: 10 * index, to: 10 * index + 1, why: SkippedWhy::Damaged });
+    }
+    let told = event(&mut events, |event| matches!(event, Event::Disconnected { .. })).await;
+    let Event::Disconnected { reason } = told else { unreachable!() };
+    assert!(reason.contains("broke the protocol"), "{reason}");
+    // The replay goes on with the next connection.
+    event(&mut events, |event| matches!(event, Event::Connected { .. })).await;
+    bus.publisher("a").await.unwrap().publish("kept").await.unwrap();
+    let kept = async {
+        loop {
+            if let Ok(message) = replay.next().await.unwrap() {
+                return message;
+            }
+        }
+    };
+    let kept = tokio::time::timeout(crate::PATIENCE, kept).await.unwrap();
+    assert_eq!((kept.payload(), kept.offset()), (&b"kept"[..], Some(0)));
 }
 
 #[tokio::test]

@@ -3,12 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop where it is")]
 
 mod connecting;
+mod consuming;
+mod dating;
 mod delivering;
 mod fake;
+mod fake_stream;
 mod hostile;
 mod pki;
+mod proving;
 mod proxy;
 mod publishing;
+mod replaying;
+mod storing;
 
 use std::time::Duration;
 
@@ -41,6 +47,12 @@ async fn event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
         }
     };
     tokio::time::timeout(PATIENCE, found).await.expect("the event comes")
+}
+
+/// Waits until the connection has broken and another one serves.
+async fn reconnected(events: &mut Events) {
+    event(events, |event| matches!(event, Event::Disconnected { .. })).await;
+    event(events, |event| matches!(event, Event::Connected { .. })).await;
 }
 
 async fn payload(subscription: &mut Subscription) -> String {

@@ -78,6 +78,11 @@ impl Pki {
         Trust::from_file(path).unwrap()
     }
 
+    /// As [`Pki::trust`], and believes the log key of the scripted broker.
+    pub(crate) fn trust_with_log(&self) -> Trust {
+        self.trust().with_log_key(crate::fake_stream::log_key().public()).unwrap()
+    }
+
     /// Whom a broker of this PKI believes. The foreign CA is one of them: brokers may believe more than consumers.
     pub(crate) fn broker_trust(&self) -> TrustStore {
         let roots = [self.ca.der().clone(), self.foreign.der().clone()];

@@ -4,7 +4,7 @@ use sealbus_protocol::frame::{FrameHeader, FrameType, HEADER_LEN};
 use serde_json::{Value, json};
 
 use crate::build::{broker_frame, client_frame};
-use crate::hex;
+use crate::{hex, streams};
 
 pub(crate) fn vectors() -> Value {
     let frames: Vec<Value> = frames()
@@ -34,7 +34,7 @@ fn encode(from: &str, frame: &str, fields: &Value) -> Vec<u8> {
 pub(crate) fn hello() -> Value {
     json!({
         "bus_id": "b5".repeat(16), "minor_min": 0, "minor_max": 1, "instance_kind": "configured", "features": 3,
-        "frame_bytes_max": 1_050_624, "instance_id": "15".repeat(16), "started_ms": 1_767_225_600_000_u64,
+        "frame_bytes_max": 1_064_960, "instance_id": "15".repeat(16), "started_ms": 1_767_225_600_000_u64,
         "incarnation_id": "1c".repeat(16), "kid": "4b".repeat(32), "binding": "53424b31", "agent": "sealbus/0.1.0",
         "proof": "9f".repeat(64),
     })
@@ -42,7 +42,7 @@ pub(crate) fn hello() -> Value {
 
 pub(crate) fn welcome() -> Value {
     json!({
-        "minor": 0, "incarnation": "new", "features": 0, "frame_bytes_max": 1_050_624, "batch_bytes_max": 1_048_576,
+        "minor": 0, "incarnation": "new", "features": 0, "frame_bytes_max": 1_064_960, "batch_bytes_max": 1_048_576,
         "payload_bytes_max": 1_000_000, "topics_max": 1_024, "subscriptions_max": 1_024, "session_id": 17,
         "broker_ms": 1_767_225_601_000_u64, "generation": 2, "policy_version": 7, "policy_hash": "a7".repeat(32),
         "principal": "spiffe://a.example/orders",
@@ -50,7 +50,7 @@ pub(crate) fn welcome() -> Value {
 }
 
 /// `fields` with some of them replaced.
-fn with(mut fields: Value, changes: Value) -> Value {
+pub(crate) fn with(mut fields: Value, changes: Value) -> Value {
     let Value::Object(changes) = changes else { return fields };
     for (name, value) in changes {
         fields[name] = value;
@@ -58,14 +58,18 @@ fn with(mut fields: Value, changes: Value) -> Value {
     fields
 }
 
-fn frames() -> Vec<(&'static str, &'static str, &'static str, Value)> {
+/// A name, who sends it, what it is, and what is in it.
+pub(crate) type Vector = (&'static str, &'static str, &'static str, Value);
+
+fn frames() -> Vec<Vector> {
     let now = 1_767_225_601_500_u64;
     let denied =
         json!({ "request": 7, "code": "DENIED", "reason": "publish on flights/JFK/AA: no rule allows it" });
     let ack = json!({ "request": 7, "level": "live", "fresh": "new", "offset": null, "broker_ms": now });
     let opened = json!({ "request": 7, "alias": 1, "stream_id": "00".repeat(16), "resume": null });
     let deliver = json!({
-        "subscription": 4, "alias": 2, "offset": null, "broker_ms": now, "topic": "flights/JFK/AA", "batch": "62617463",
+        "subscription": 4, "alias": 2, "offset": null, "broker_ms": now, "topic": "flights/JFK/AA",
+        "stream_id": "00".repeat(16), "stored": null, "ranges": null, "batch": "62617463",
     });
     let can_i =
         json!({ "request": 7, "operation": "can-i", "principal": null, "verb": "publish", "topic": "a/b" });
@@ -129,27 +133,24 @@ fn frames() -> Vec<(&'static str, &'static str, &'static str, Value)> {
                 "request": 7, "subscription": 4, "credit_bytes": 1_048_576, "filter": "flights/+/AA",
             }),
         ),
-        ("REPLAY", "client", "REPLAY", json!({ "request": 7, "rest": "" })),
-        ("CONSUME", "client", "CONSUME", json!({ "request": 7, "rest": "0102" })),
-        ("SETTLE", "client", "SETTLE", json!({ "request": 7, "rest": "" })),
         (
             "READY",
             "broker",
             "READY",
-            json!({ "request": 7, "subscription": 4, "narrowed": false, "generation": 2 }),
+            json!({ "request": 7, "subscription": 4, "narrowed": false, "generation": 2, "start": null }),
         ),
         (
             "READY, narrowed",
             "broker",
             "READY",
-            json!({ "request": 7, "subscription": 4, "narrowed": true, "generation": 2 }),
+            json!({ "request": 7, "subscription": 4, "narrowed": true, "generation": 2, "start": null }),
         ),
         ("CLOSE an alias", "client", "CLOSE", json!({ "what": "alias", "id": 1 })),
         ("CLOSE a subscription", "client", "CLOSE", json!({ "what": "subscription", "id": 4 })),
         ("CLOSED, an alias", "broker", "CLOSED", json!({ "what": "alias", "id": 1 })),
         ("CLOSED, a subscription", "broker", "CLOSED", json!({ "what": "subscription", "id": 4 })),
         ("DELIVER, naming the topic", "broker", "DELIVER", deliver.clone()),
-        ("DELIVER, by alias", "broker", "DELIVER", with(deliver, json!({ "topic": null, "offset": 17 }))),
+        ("DELIVER, by alias", "broker", "DELIVER", with(deliver, json!({ "topic": null, "stream_id": null, "offset": 17 }))),
         ("CREDIT", "client", "CREDIT", json!({ "subscription": 4, "bytes": 65_536 })),
         ("LAGGED", "broker", "LAGGED", json!({ "subscription": 4, "missed": 842 })),
         (
@@ -248,10 +249,13 @@ fn frames() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ),
         ("ERROR of a broker", "broker", "ERROR", json!({ "code": "DRAINING", "reason": "shutting down" })),
     ]
+    .into_iter()
+    .chain(streams::frames())
+    .collect()
 }
 
 /// A frame whose header tells its true length.
-fn framed(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     [&[kind, flags, 0, 0], &len[..], payload].concat()
 }
@@ -264,14 +268,14 @@ fn named(name: &str) -> Vec<u8> {
 }
 
 /// The frame with one byte of its payload replaced.
-fn edited(name: &str, at: usize, byte: u8) -> Vec<u8> {
+pub(crate) fn edited(name: &str, at: usize, byte: u8) -> Vec<u8> {
     let mut bytes = named(name);
     bytes[HEADER_LEN + at] = byte;
     bytes
 }
 
 /// The frame with its payload cut to `len` bytes, and a header that says so.
-fn cut(name: &str, len: usize) -> Vec<u8> {
+pub(crate) fn cut(name: &str, len: usize) -> Vec<u8> {
     let bytes = named(name);
     framed(bytes[0], bytes[1], &bytes[HEADER_LEN..HEADER_LEN + len])
 }
@@ -282,7 +286,7 @@ fn longer(name: &str) -> Vec<u8> {
     framed(bytes[0], bytes[1], &[&bytes[HEADER_LEN..], &[0]].concat())
 }
 
-fn flagged(name: &str, flags: u8) -> Vec<u8> {
+pub(crate) fn flagged(name: &str, flags: u8) -> Vec<u8> {
     let mut bytes = named(name);
     bytes[1] = flags;
     bytes
@@ -297,7 +301,6 @@ fn refuse() -> Value {
         let (opaque, batch) = match frame {
             "PUBLISH" => (true, fixed - 8),
             "DELIVER" => (true, 4),
-            "REPLAY" | "CONSUME" | "SETTLE" => (true, fixed - 4),
             _ => (false, 0),
         };
         for (word, len) in
@@ -308,9 +311,7 @@ fn refuse() -> Value {
         if !opaque {
             cases.push(case(format!("{name}: one byte more"), from, &longer(name), "FORMAT"));
         }
-        if !matches!(frame, "REPLAY" | "CONSUME" | "SETTLE") {
-            cases.push(case(format!("{name}: unknown flag"), from, &flagged(name, whole[1] | 2), "FORMAT"));
-        }
+        cases.push(case(format!("{name}: unknown flag"), from, &flagged(name, whole[1] | 8), "FORMAT"));
         if !matches!(frame, "PING" | "PONG" | "ERROR") {
             let other = if from == "client" { "broker" } else { "client" };
             cases.push(case(format!("{name}: in the other direction"), other, &whole, "FORMAT"));
@@ -318,7 +319,7 @@ fn refuse() -> Value {
     }
     for (name, from, bytes) in [
         ("type 0", "client", framed(0, 0, b"")),
-        ("type 0x1b", "client", framed(0x1b, 0, b"")),
+        ("type 0x1f", "client", framed(0x1f, 0, b"")),
         ("type 0xff", "broker", framed(0xff, 0, b"")),
         ("a TLS record", "client", vec![0x16, 3, 1, 2, 0, 1, 0, 1]),
         ("an HTTP request", "client", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
@@ -345,7 +346,7 @@ fn refuse() -> Value {
         ("ACK: fresh 2", "broker", edited("ACK, live", 5, 2)),
         ("ACK: reserved", "broker", edited("ACK, live", 7, 1)),
         ("REFUSED: code 0", "broker", edited("REFUSED", 5, 0)),
-        ("REFUSED: code 20", "broker", edited("REFUSED", 5, 20)),
+        ("REFUSED: code 21", "broker", edited("REFUSED", 5, 21)),
         ("REFUSED: an action that is not the code's", "broker", edited("REFUSED", 6, 1)),
         ("REFUSED: action 0", "broker", edited("REFUSED", 6, 0)),
         ("REFUSED: reserved", "broker", edited("REFUSED", 7, 1)),
@@ -360,20 +361,24 @@ fn refuse() -> Value {
         ("DELIVER: flag 1 without a topic", "broker", flagged("DELIVER, by alias", 1)),
         ("DELIVER: a topic with a wildcard", "broker", edited("DELIVER, naming the topic", 26, b'#')),
         ("LAGGED: nothing missed", "broker", framed(0x11, 0, &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0])),
-        ("ADMIN: operation 4", "client", edited("ADMIN policy reload", 7, 4)),
-        ("ADMIN: verb 5", "client", edited("ADMIN can I publish", 11, 5)),
+        ("ADMIN: operation 8", "client", edited("ADMIN policy reload", 7, 8)),
+        ("ADMIN: verb 8", "client", edited("ADMIN can I publish", 11, 8)),
+        ("ADMIN: replay of what is no stream", "client", edited("ADMIN can I publish", 11, 5)),
         ("ADMIN: publish without a topic", "client", edited("ADMIN can I administer", 11, 1)),
         ("ADMIN: administer with a topic", "client", edited("ADMIN can I publish", 11, 3)),
         ("RESULT: operation 0", "broker", edited("RESULT denied", 7, 0)),
         ("RESULT: decision 2", "broker", edited("RESULT denied", 11, 2)),
         ("ERROR: an action that is not the code's", "broker", edited("ERROR of a broker", 2, 3)),
-    ] {
+    ]
+    .into_iter()
+    .chain(streams::refuse())
+    {
         cases.push(case(name.to_owned(), from, &bytes, "FORMAT"));
     }
     for (name, from, bytes) in [
         ("PUBLISH of 4 GiB", "client", vec![0x05, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
-        ("PUBLISH of 1,050,625 bytes", "client", vec![0x05, 0, 0, 0, 0, 0x10, 0x08, 1]),
-        ("DELIVER of 1,050,625 bytes", "broker", vec![0x0e, 0, 0, 0, 0, 0x10, 0x08, 1]),
+        ("PUBLISH of 1,064,961 bytes", "client", vec![0x05, 0, 0, 0, 0, 0x10, 0x40, 1]),
+        ("DELIVER of 1,064,961 bytes", "broker", vec![0x0e, 0, 0, 0, 0, 0x10, 0x40, 1]),
         ("PING of 131,073 bytes", "client", vec![0x17, 0, 0, 0, 0, 2, 0, 1]),
         ("RESULT of 131,073 bytes", "broker", vec![0x16, 0, 0, 0, 0, 2, 0, 1]),
     ] {
@@ -384,7 +389,7 @@ fn refuse() -> Value {
 
 fn incomplete() -> Value {
     let whole = named("PUBLISH");
-    let largest = FrameHeader { kind: FrameType::Publish, flags: 0, payload_len: 1_050_624 }.encode();
+    let largest = FrameHeader { kind: FrameType::Publish, flags: 0, payload_len: 1_064_960 }.encode();
     json!([
         { "name": "nothing", "from": "client", "bytes": "" },
         { "name": "seven bytes of a header", "from": "client", "bytes": hex(&whole[..7]) },

@@ -11,6 +11,9 @@ use std::path::Path;
 #[path = "../../tests/vectors_wire/build.rs"]
 #[allow(dead_code)] // The tests need parts of it that are not needed here.
 mod build;
+#[path = "../../tests/vectors_wire/stream_build.rs"]
+#[allow(dead_code)] // As above.
+mod stream_build;
 
 mod batches;
 mod frames;
@@ -18,6 +21,7 @@ mod judged;
 mod names;
 mod policies;
 mod sessions;
+mod streams;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");

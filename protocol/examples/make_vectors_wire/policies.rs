@@ -85,12 +85,86 @@ topics = ["#"]
 when = { from = "2026-06-01T00:00:00Z", until = "2026-06-02T00:00:00Z" }
 "##;
 
+const STREAMS: &str = r##"version = 3
+
+[[stream]]
+name = "orders"
+id = "7b0c1d2e3f405162738495a6b7c8d9ea"
+topics = ["orders/eu/#", "orders/us/#"]
+retention = { age = "7d", bytes = "20GiB", messages = 1000000 }
+
+[[stream]]
+name = "bills"
+id = "0102030405060708090a0b0c0d0e0f10"
+topics = ["bills/+"]
+retention = { age = "90m", bytes = 65536 }
+durability = "interval"
+seal = "off"
+
+[[stream]]
+name = "metrics"
+id = "ffffffffffffffffffffffffffffffff"
+topics = ["metrics/+/cpu", "metrics"]
+durability = "memory"
+
+[[allow]]
+id = "anna-reads-orders"
+who = ["spiffe://acme.example/anna"]
+verbs = ["replay", "consume"]
+streams = ["orders"]
+
+[[allow]]
+id = "anna-replays-bills"
+who = ["spiffe://acme.example/anna"]
+verbs = ["replay"]
+topics = ["bills/eu", "+/us"]
+streams = ["bills"]
+
+[[deny]]
+id = "secret"
+who = ["spiffe://acme.example/*"]
+verbs = ["replay"]
+topics = ["orders/+/secret/#"]
+streams = ["orders"]
+
+[[allow]]
+id = "ben-reads-all-of-orders"
+who = ["spiffe://acme.example/ben"]
+verbs = ["consume"]
+topics = ["orders/#"]
+streams = ["orders", "orders"]
+when = { until = "2027-01-01T00:00:00Z" }
+
+[[allow]]
+id = "ben-describes"
+who = ["spiffe://acme.example/ben"]
+verbs = ["describe", "replay"]
+streams = ["metrics", "bills"]
+
+[[allow]]
+id = "carl-receives"
+who = ["spiffe://acme.example/carl"]
+verbs = ["subscribe"]
+topics = ["#"]
+
+[[revoke]]
+principal = "spiffe://acme.example/dora"
+
+[[test]]
+who = "spiffe://acme.example/anna"
+can = { replay = ["orders", "bills"], consume = ["orders"] }
+cannot = { consume = ["bills", "metrics"], describe = ["orders"], subscribe = ["#"] }
+"##;
+
 pub(crate) fn vectors() -> Value {
     json!({
         "about": "Policies, as SPEC.md describes them. 'decide': from the document, the decision about each question; a \
-                  question with a filter is about a subscription, and 'narrowed' says that some of it is permitted. \
-                  'expires_ms' is the first moment at which the decision could be another. 'refuse': documents that \
-                  are refused as a whole, with the line of the fault; 'tests': documents that fail their own tests.",
+                  question with a filter is about a subscription, one with a stream and no topic about reading it at \
+                  all (with a filter: what that matches of it), and 'narrowed' says that some of it is permitted. \
+                  'expires_ms' is the first moment at which the decision could be another. 'streams': the settings \
+                  that the document gives each stream, and 'stream_of' the stream of a topic, null for none. \
+                  'refuse': documents that are refused as a whole, with the line of the fault; 'tests': documents that \
+                  fail their own tests.",
         "decide": [
             { "name": "the example", "document": EXAMPLE, "version": 7, "questions": example() },
             { "name": "no rules", "document": "version = 1\n", "version": 1, "questions": [
@@ -99,7 +173,9 @@ pub(crate) fn vectors() -> Value {
                 filter(ANNA, "#", denied("default", None)),
             ] },
             { "name": "conditions", "document": CONDITIONS, "version": 1, "questions": conditions() },
+            { "name": "streams", "document": STREAMS, "version": 3, "questions": on_streams() },
         ],
+        "streams": streams(),
         "refuse": refuse(),
         "tests": tests(),
     })
@@ -131,7 +207,7 @@ fn from(mut question: Value, source: &str, zone: Option<&str>) -> Value {
 
 fn question(who: &str, verb: &str, topic: Option<&str>, filter: Option<&str>, expect: Value) -> Value {
     let mut question = json!({
-        "who": who, "verb": verb, "topic": topic, "filter": filter, "source": "127.0.0.1", "zone": null,
+        "who": who, "verb": verb, "topic": topic, "filter": filter, "stream": null, "source": "127.0.0.1", "zone": null,
         "now_ms": NOW_MS,
     });
     question["expect"] = expect;
@@ -248,9 +324,155 @@ fn conditions() -> Value {
     ])
 }
 
+/// A question about a stream: one of its topics, or all of it, or what a filter matches of it.
+fn of(mut question: Value, stream: &str) -> Value {
+    question["stream"] = stream.into();
+    question
+}
+
+fn on_streams() -> Value {
+    let (carl, dora) = ("spiffe://acme.example/carl", "spiffe://acme.example/dora");
+    let none = || denied("default", None);
+    let secret = || denied("deny", Some("secret"));
+    let revoked = || denied("revoked", Some("revoke[0]"));
+    let reserved = || denied("reserved", None);
+    let year = |mut question: Value| {
+        question["expect"]["expires_ms"] = 1_798_761_600_000_u64.into();
+        question
+    };
+    let on = |who: &str, verb: &str, stream: &str, name: &str, expect: Value| {
+        of(topic(who, verb, name, expect), stream)
+    };
+    let all = |who: &str, verb: &str, stream: &str, expect: Value| of(act(who, verb, expect), stream);
+    let some = |who: &str, verb: &str, stream: &str, text: &str, expect: Value| {
+        of(question(who, verb, None, Some(text), expect), stream)
+    };
+    json!([
+        on(ANNA, "replay", "orders", "orders/eu/1", permitted("anna-reads-orders")),
+        on(ANNA, "consume", "orders", "orders/us", permitted("anna-reads-orders")),
+        on(ANNA, "replay", "orders", "orders/eu/secret", secret()),
+        on(ANNA, "replay", "orders", "orders/us/secret/a/b", secret()),
+        on(ANNA, "consume", "orders", "orders/eu/secret", permitted("anna-reads-orders")),
+        on(ANNA, "replay", "bills", "bills/eu", permitted("anna-replays-bills")),
+        on(ANNA, "replay", "bills", "bills/us", permitted("anna-replays-bills")),
+        on(ANNA, "replay", "bills", "bills/fr", none()),
+        on(ANNA, "consume", "bills", "bills/eu", none()),
+        on(ANNA, "replay", "metrics", "metrics/a/cpu", none()),
+        topic(ANNA, "subscribe", "orders/eu/1", none()),
+        topic(ANNA, "publish", "orders/eu/1", none()),
+        on(carl, "replay", "orders", "orders/eu/1", none()),
+        on(carl, "consume", "orders", "orders/eu/1", none()),
+        topic(carl, "subscribe", "orders/eu/1", permitted("carl-receives")),
+        year(on(BEN, "consume", "orders", "orders/eu/1", permitted("ben-reads-all-of-orders"))),
+        on(BEN, "replay", "orders", "orders/eu/1", none()),
+        on(BEN, "replay", "bills", "bills/fr", permitted("ben-describes")),
+        on(BEN, "replay", "bills", "$sys/a", reserved()),
+        on(dora, "replay", "orders", "orders/eu/1", revoked()),
+        all(BEN, "describe", "metrics", permitted("ben-describes")),
+        all(BEN, "describe", "orders", none()),
+        all(BEN, "describe", "nothing", none()),
+        all(dora, "describe", "orders", revoked()),
+        all(ANNA, "replay", "orders", narrowed(&["anna-reads-orders"])),
+        all(ANNA, "consume", "orders", permitted("anna-reads-orders")),
+        all(ANNA, "replay", "bills", narrowed(&["anna-replays-bills"])),
+        all(ANNA, "consume", "bills", none()),
+        all(ANNA, "replay", "nothing", none()),
+        all(carl, "replay", "orders", none()),
+        all(dora, "consume", "orders", revoked()),
+        year(all(BEN, "consume", "orders", permitted("ben-reads-all-of-orders"))),
+        all(BEN, "replay", "metrics", permitted("ben-describes")),
+        some(ANNA, "replay", "orders", "orders/eu/open/#", permitted("anna-reads-orders")),
+        some(ANNA, "replay", "orders", "orders/eu/#", narrowed(&["anna-reads-orders"])),
+        some(ANNA, "replay", "orders", "orders/eu/secret", secret()),
+        some(ANNA, "replay", "orders", "orders/+/secret/+", secret()),
+        some(ANNA, "consume", "orders", "orders/+/secret/+", permitted("anna-reads-orders")),
+        some(ANNA, "replay", "bills", "bills/eu", permitted("anna-replays-bills")),
+        some(ANNA, "replay", "bills", "bills/fr", none()),
+        some(ANNA, "replay", "bills", "#", narrowed(&["anna-replays-bills"])),
+        some(ANNA, "replay", "orders", "$sys/#", reserved()),
+    ])
+}
+
+fn streams() -> Value {
+    let stream = |name: &str, id: &str, topics: &[&str], retention: [Option<u64>; 3], durability: &str| {
+        let [age_ms, bytes, messages] = retention;
+        json!({
+            "name": name, "id": id, "topics": topics, "durability": durability, "age_ms": age_ms, "bytes": bytes,
+            "messages": messages,
+        })
+    };
+    let of = |topic: &str, stream: Option<&str>| json!({ "topic": topic, "stream": stream });
+    json!({
+        "document": STREAMS,
+        "streams": [
+            stream(
+                "orders",
+                "7b0c1d2e3f405162738495a6b7c8d9ea",
+                &["orders/eu/#", "orders/us/#"],
+                [Some(604_800_000), Some(21_474_836_480), Some(1_000_000)],
+                "fsync",
+            ),
+            stream(
+                "bills",
+                "0102030405060708090a0b0c0d0e0f10",
+                &["bills/+"],
+                [Some(5_400_000), Some(65_536), None],
+                "interval",
+            ),
+            stream("metrics", "ffffffffffffffffffffffffffffffff", &["metrics/+/cpu", "metrics"], [None; 3], "memory"),
+        ],
+        "stream_of": [
+            of("orders/eu", Some("orders")),
+            of("orders/us/a/b", Some("orders")),
+            of("orders/fr", None),
+            of("orders", None),
+            of("bills/1", Some("bills")),
+            of("bills", None),
+            of("bills/1/2", None),
+            of("metrics", Some("metrics")),
+            of("metrics/a/cpu", Some("metrics")),
+            of("metrics//cpu", Some("metrics")),
+            of("metrics/a/ram", None),
+            of("$sys/metrics", None),
+            of("$dead/orders/billing", None),
+        ],
+    })
+}
+
 /// A document of one rule, whose lines begin at line 2.
 fn rule(lines: &str) -> String {
     format!("version = 1\n[[allow]]\n{lines}\n")
+}
+
+/// A document of one stream, with some lines replaced, which begins at line 2.
+fn stream(replaced: &[(&str, &str)]) -> String {
+    let mut text = "version = 1\n[[stream]]\n".to_owned();
+    for (key, value) in [
+        ("name", "\"orders\""),
+        ("id", "\"000000000000000000000000000000ea\""),
+        ("topics", "[\"orders/#\"]"),
+        ("retention", "{ age = \"7d\" }"),
+        ("durability", "\"fsync\""),
+        ("seal", "\"off\""),
+    ] {
+        let other = replaced.iter().find(|(other, _)| *other == key);
+        text += &format!("{key} = {}\n", other.map_or(value, |(_, other)| other));
+    }
+    text
+}
+
+/// A second stream, which begins at line 9.
+fn second(name: &str, id_end: &str, topic: &str) -> String {
+    format!("[[stream]]\nname = \"{name}\"\nid = \"{}{id_end}\"\ntopics = [\"{topic}\"]\n", "0".repeat(30))
+}
+
+/// A document of one stream and of one rule on streams, which begins at line 9.
+fn on_stream(streams: &str, verb: &str, topics: &str) -> String {
+    let who = "who = [\"spiffe://acme.example/anna\"]";
+    format!(
+        "{}[[allow]]\nid = \"a\"\n{who}\nverbs = [\"{verb}\"]\nstreams = [{streams}]\n{topics}\n",
+        stream(&[])
+    )
 }
 
 fn refuse() -> Value {
@@ -314,10 +536,39 @@ fn refuse() -> Value {
             4,
         ),
         ("operators: not in this version", "version = 1\n[operators]\n".to_owned(), 2),
-        ("streams: not in this version", "version = 1\n[[stream]]\nname = \"a\"\n".to_owned(), 2),
         ("limits: not in this version", "version = 1\n[[limit]]\n".to_owned(), 2),
-        ("a verb that is not in this version", rule(&format!("id = \"a\"\n{who}\nverbs = [\"replay\"]")), 5),
-        ("a rule on streams: not in this version", rule(&format!("{whole}\nstreams = [\"a\"]")), 7),
+        ("a verb that is not in this version", rule(&format!("id = \"a\"\n{who}\nverbs = [\"delete\"]")), 5),
+        ("publish with streams", rule(&format!("{whole}\nstreams = [\"a\"]")), 7),
+        ("replay without streams", rule(&format!("id = \"a\"\n{who}\nverbs = [\"replay\"]")), 2),
+        ("a stream without an id", "version = 1\n[[stream]]\nname = \"a\"\ntopics = [\"a\"]\n".to_owned(), 2),
+        ("a stream of the bus", stream(&[("name", "\"$keys\"")]), 3),
+        ("an id of zeros", stream(&[("id", "\"00000000000000000000000000000000\"")]), 4),
+        ("an id in capitals", stream(&[("id", "\"7B0C1D2E3F405162738495A6B7C8D9EA\"")]), 4),
+        ("a stream without topics", stream(&[("topics", "[]")]), 5),
+        ("a stream of reserved topics", stream(&[("topics", "[\"a\", \"$sys/#\"]")]), 5),
+        ("a retention without a bound", stream(&[("retention", "{}")]), 6),
+        ("an age without a unit", stream(&[("retention", "{ age = \"7\" }")]), 6),
+        ("an age of two units", stream(&[("retention", "{ age = \"1d12h\" }")]), 6),
+        ("a decimal unit", stream(&[("retention", "{ bytes = \"20GB\" }")]), 6),
+        ("no messages", stream(&[("retention", "{ messages = 0 }")]), 6),
+        ("an unknown durability", stream(&[("durability", "\"none\"")]), 7),
+        ("a sealed stream: not in this version", stream(&[("seal", "\"required\"")]), 8),
+        ("an unknown key of a stream", format!("{}subjects = 1\n", stream(&[])), 9),
+        ("a name twice", format!("{}{}", stream(&[]), second("orders", "02", "bills")), 10),
+        ("an id of a stream twice", format!("{}{}", stream(&[]), second("bills", "ea", "bills")), 11),
+        ("a topic in two streams", format!("{}{}", stream(&[]), second("bills", "02", "+/eu")), 12),
+        ("a stream that is not there", on_stream("\"order\"", "replay", ""), 13),
+        (
+            "topics that the stream does not keep",
+            on_stream("\"orders\"", "replay", "topics = [\"bills\"]"),
+            14,
+        ),
+        ("describe with topics", on_stream("\"orders\"", "describe", "topics = [\"orders/#\"]"), 14),
+        (
+            "a test about a stream that is not there",
+            "version = 1\n[[test]]\nwho = \"cn:x\"\ncannot = { replay = [\"a\"] }\n".to_owned(),
+            4,
+        ),
         (
             "a revocation of a kid: not in this version",
             "version = 1\n[[revoke]]\nkid = \"00\"\n".to_owned(),

@@ -4,23 +4,30 @@
 #![no_main]
 
 use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 
 use arbitrary::Arbitrary;
 use bytes::{Buf as _, Bytes};
 use libfuzzer_sys::fuzz_target;
 use sealbus_protocol::batch::accept::{Durability, Receipt, ResumePoint};
 use sealbus_protocol::frame::{
-    Ack, AdminResult, Alias, Freshness, Generation, Hello, IncarnationState, InstanceKind, Limits, Narrowed,
-    Operation, Outcome, RequestId, SubscriptionId, Welcome, What,
+    Ack, AdminResult, Alias, CheckpointReply, ConsumerKey, ConsumerSettings, Freshness, Generation, Hello,
+    IncarnationState, InstanceKind, Limits, Narrowed, Operation, Outcome, RecordRange, RequestId, SettleItem,
+    Settlement, Skipped, SkippedWhy, Start, StoredAt, StreamStart, SubscriptionId, Sync, Until, Welcome,
+    What,
 };
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, Kid, PolicyHash, PreambleDigest, StreamId};
 use sealbus_protocol::limits::{DELIVERY_ALIASES_MAX, FRAME_BYTES_MAX, REQUESTS_OUTSTANDING_MAX};
+use sealbus_protocol::policy::Name;
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::{
     BrokerEvent, BrokerSession, ClientEvent, ClientSession, Delivery, MINOR, Outgoing, SessionError, Tick,
 };
+use sealbus_protocol::stream_name::StreamName;
 use sealbus_protocol::topic::{Topic, TopicFilter};
+
+const BEGIN: StreamStart = StreamStart { stream_id: StreamId::new([1; 16]), offset: 0, end: 1 };
 
 const TOPICS: [&str; 4] = ["a", "a/b", "b", "$sys"];
 
@@ -49,6 +56,10 @@ enum ClientAct {
     Open { topic: u8 },
     Publish { alias: u8, len: u16 },
     Subscribe { credit_bytes: u64 },
+    Replay { credit_bytes: u64, offset: u64 },
+    Consume { credit_bytes: u64 },
+    Settle { subscription: u8, offset: u64, delay_ms: Option<u32>, sync: bool },
+    CheckpointGet { old_size: u64, leaf_index: Option<u64> },
     Credit { subscription: u8, bytes: u64 },
     CloseAlias { alias: u8 },
     CloseSubscription { subscription: u8 },
@@ -60,8 +71,26 @@ enum ClientAct {
 
 #[derive(Debug, Arbitrary)]
 enum BrokerAct {
-    Deliver { subscription: u8, topic: u16, len: u16, offset: Option<u32> },
-    Lagged { subscription: u8, missed: u64 },
+    Deliver {
+        subscription: u8,
+        topic: u16,
+        len: u16,
+        offset: Option<u32>,
+        stream: u8,
+        leaf_index: Option<u32>,
+    },
+    Skipped {
+        subscription: u8,
+        from: u32,
+    },
+    CloseSubscription {
+        subscription: u8,
+    },
+    RefuseSettle,
+    Lagged {
+        subscription: u8,
+        missed: u64,
+    },
     Generation,
     Binding,
     Drain,
@@ -73,7 +102,9 @@ enum BrokerAct {
 enum Waiting {
     Open(RequestId),
     Publish(RequestId),
-    Subscribe(RequestId, SubscriptionId),
+    Subscribe(RequestId, SubscriptionId, Option<StreamStart>),
+    Settle(RequestId),
+    CheckpointGet(RequestId),
     BindingGet(RequestId),
     Admin(RequestId),
 }
@@ -88,8 +119,11 @@ struct Pair {
     changed: bool,
     waiting: VecDeque<Waiting>,
     ready: BTreeSet<SubscriptionId>,
+    /// The last SETTLE that wanted no answer.
+    settled: Option<RequestId>,
     aliases: Vec<Alias>,
     subscriptions: Vec<SubscriptionId>,
+    consumers: BTreeSet<SubscriptionId>,
 }
 
 fuzz_target!(|acts: Vec<Act>| {
@@ -117,8 +151,10 @@ impl Pair {
             changed: false,
             waiting: VecDeque::new(),
             ready: BTreeSet::new(),
+            settled: None,
             aliases: Vec::new(),
             subscriptions: Vec::new(),
+            consumers: BTreeSet::new(),
         }
     }
 
@@ -147,6 +183,32 @@ impl Pair {
             ClientAct::Subscribe { credit_bytes } => {
                 let filter = TopicFilter::parse("#").expect("a filter");
                 self.client.subscribe(filter, *credit_bytes).map(|(_, id)| self.subscriptions.push(id))
+            }
+            ClientAct::Replay { credit_bytes, offset } => {
+                let (stream, from) = (StreamName::from(name("orders")), Start::Offset(*offset));
+                let begun = self.client.replay(stream, from, Until::End, None, *credit_bytes);
+                begun.map(|(_, id)| self.subscriptions.push(id))
+            }
+            ClientAct::Consume { credit_bytes } => {
+                let key = ConsumerKey { stream: name("orders"), consumer: name("billing") };
+                let settings = ConsumerSettings::default();
+                let begun = self.client.consume(key, Start::End, settings, None, *credit_bytes);
+                begun.map(|(_, id)| {
+                    self.subscriptions.push(id);
+                    self.consumers.insert(id);
+                })
+            }
+            ClientAct::Settle { subscription, offset, delay_ms, sync } => {
+                let consumers: Vec<SubscriptionId> = self.consumers.iter().copied().collect();
+                let Some(id) = pick(&consumers, *subscription) else { return Ok(()) };
+                let settlement = delay_ms.map_or(Settlement::Ack, |delay_ms| Settlement::Nack { delay_ms });
+                let offset = offset.saturating_sub(1);
+                let items = vec![SettleItem { offset, count: NonZeroU32::MIN, settlement }];
+                self.client.settle(id, items, if *sync { Sync::Yes } else { Sync::No }).map(drop)
+            }
+            ClientAct::CheckpointGet { old_size, leaf_index } => {
+                let leaf_index = leaf_index.filter(|index| *index < u64::MAX);
+                self.client.checkpoint_get(name("orders").into(), *old_size, leaf_index).map(drop)
             }
             ClientAct::Credit { subscription, bytes } => {
                 if let Some(id) = pick(&self.subscriptions, *subscription) {
@@ -187,24 +249,44 @@ impl Pair {
 
     fn broker_acts(&mut self, act: &BrokerAct) {
         match act {
-            BrokerAct::Deliver { subscription, topic, len, offset } => {
-                let ready: Vec<SubscriptionId> = self.ready.iter().copied().collect();
-                let Some(subscription) = pick(&ready, *subscription) else { return };
+            BrokerAct::Deliver { subscription, topic, len, offset, stream, leaf_index } => {
+                let Some(subscription) = self.pick_ready(*subscription) else { return };
                 let topic = topic_of(*topic);
                 let batch = Bytes::from(vec![9; usize::from(*len)]);
                 let offset = offset.map(u64::from);
+                let stored = offset
+                    .and(*leaf_index)
+                    .map(|index| StoredAt { policy_version: 1, leaf_index: u64::from(index) });
+                let one = NonZeroU32::MIN;
+                let ranges = [RecordRange { first: u32::from(*len), count: one, deliveries: one }];
                 self.broker.deliver(&Delivery {
                     subscription,
                     topic: &topic,
+                    stream: StreamId::new([*stream % 2; 16]),
                     offset,
                     broker_ms: 1,
+                    stored,
+                    ranges: stored.map(|_| &ranges[..]),
                     batch: &batch,
                 });
                 let _ = self.broker.has_credit(subscription);
             }
+            BrokerAct::Skipped { subscription, from } => {
+                let Some(subscription) = self.pick_ready(*subscription) else { return };
+                let from = u64::from(*from);
+                self.broker.skipped(&Skipped { subscription, why: SkippedWhy::Trimmed, from, to: from + 1 });
+            }
+            BrokerAct::CloseSubscription { subscription } => {
+                let Some(subscription) = self.pick_ready(*subscription) else { return };
+                self.ready.remove(&subscription);
+                self.broker.close_subscription(subscription);
+            }
+            BrokerAct::RefuseSettle => {
+                let Some(request) = self.settled.take() else { return };
+                self.broker.refuse(request, Refusal::new(Code::Denied, "the right is gone"));
+            }
             BrokerAct::Lagged { subscription, missed } => {
-                let ready: Vec<SubscriptionId> = self.ready.iter().copied().collect();
-                let Some(subscription) = pick(&ready, *subscription) else { return };
+                let Some(subscription) = self.pick_ready(*subscription) else { return };
                 self.broker.lagged(subscription, *missed);
             }
             BrokerAct::Generation => {
@@ -216,6 +298,11 @@ impl Pair {
             BrokerAct::Release => self.broker.release(),
             BrokerAct::Fail => self.broker.fail(Refusal::new(Code::Draining, "the broker gives up")),
         }
+    }
+
+    fn pick_ready(&self, which: u8) -> Option<SubscriptionId> {
+        let ready: Vec<SubscriptionId> = self.ready.iter().copied().collect();
+        pick(&ready, which)
     }
 
     fn answer(&mut self, which: u8, refused: bool) -> Result<(), Over> {
@@ -235,11 +322,13 @@ impl Pair {
         let Some(waiting) = self.waiting.remove(index) else { return Ok(()) };
         let refusal = Refusal::new(Code::Denied, "no rule allows it");
         match waiting {
-            Waiting::Subscribe(request, id) if refused => {
+            Waiting::Subscribe(request, id, _) if refused => {
                 self.broker.refuse_subscription(request, id, refusal);
             }
             Waiting::Open(request)
             | Waiting::Publish(request)
+            | Waiting::Settle(request)
+            | Waiting::CheckpointGet(request)
             | Waiting::BindingGet(request)
             | Waiting::Admin(request)
                 if refused =>
@@ -258,10 +347,19 @@ impl Pair {
                 let receipt = Receipt { durability: Durability::Live, offset: None };
                 self.broker.ack(&Ack { request, receipt, freshness: Freshness::New, broker_ms: 1 });
             }
-            Waiting::Subscribe(request, id) => {
-                self.broker.ready(request, id, Narrowed::No, 1);
+            Waiting::Subscribe(request, id, start) => {
+                self.broker.ready(request, id, Narrowed::No, 1, start);
                 self.ready.insert(id);
             }
+            Waiting::Settle(request) => self.broker.settled(request),
+            Waiting::CheckpointGet(request) => self.broker.checkpoint(&CheckpointReply {
+                request,
+                size: 1,
+                prefix: Vec::new(),
+                consistency: vec![[1; 32]; usize::from(which % 4)],
+                inclusion: Vec::new(),
+                note: "a note".into(),
+            }),
             Waiting::BindingGet(request) => self.broker.binding(request, Bytes::from_static(b"binding")),
             Waiting::Admin(request) => {
                 let outcome = Outcome::AuditLines { from: 0, next: 0, lines: Bytes::new() };
@@ -316,12 +414,23 @@ impl Pair {
                 BrokerEvent::Open { request, .. } => self.waiting.push_back(Waiting::Open(request)),
                 BrokerEvent::Publish { request, .. } => self.waiting.push_back(Waiting::Publish(request)),
                 BrokerEvent::Subscribe(subscribe) => {
-                    let waiting = Waiting::Subscribe(subscribe.request, subscribe.subscription);
+                    let waiting = Waiting::Subscribe(subscribe.request, subscribe.subscription, None);
                     self.waiting.push_back(waiting);
                 }
-                // Nothing in this version but a refusal answers them.
-                BrokerEvent::Later(later) => {
-                    self.broker.refuse(later.request, Refusal::new(Code::Unsupported, "not in this version"));
+                BrokerEvent::Replay(replay) => {
+                    let waiting = Waiting::Subscribe(replay.request, replay.subscription, Some(BEGIN));
+                    self.waiting.push_back(waiting);
+                }
+                BrokerEvent::Consume(consume) => {
+                    let waiting = Waiting::Subscribe(consume.request, consume.subscription, Some(BEGIN));
+                    self.waiting.push_back(waiting);
+                }
+                BrokerEvent::Settle(settle) => match settle.sync {
+                    Sync::Yes => self.waiting.push_back(Waiting::Settle(settle.request)),
+                    Sync::No => self.settled = Some(settle.request),
+                },
+                BrokerEvent::CheckpointGet(get) => {
+                    self.waiting.push_back(Waiting::CheckpointGet(get.request));
                 }
                 BrokerEvent::Close(What::Subscription(id)) => drop(self.ready.remove(&id)),
                 BrokerEvent::Close(What::Alias(_)) | BrokerEvent::Credit(_) => {}
@@ -340,7 +449,9 @@ impl Pair {
                 ClientEvent::Opened(opened) => self.aliases.push(opened.alias),
                 ClientEvent::Closed(What::Subscription(id)) => {
                     self.subscriptions.retain(|open| *open != id);
+                    self.consumers.remove(&id);
                 }
+                ClientEvent::Skipped(skipped) => assert!(skipped.from < skipped.to),
                 ClientEvent::Failed(_) => assert!(self.client.is_ended()),
                 ClientEvent::Lagged(lagged) => assert!(lagged.missed > 0),
                 ClientEvent::Deliver(delivered) => assert!(!delivered.topic.as_str().is_empty()),
@@ -348,6 +459,8 @@ impl Pair {
                 | ClientEvent::Ack(_)
                 | ClientEvent::Refused(_)
                 | ClientEvent::Ready(_)
+                | ClientEvent::Settled(_)
+                | ClientEvent::Checkpoint(_)
                 | ClientEvent::Generation(_)
                 | ClientEvent::Binding(_)
                 | ClientEvent::AdminResult(_)
@@ -384,6 +497,10 @@ impl Pair {
 fn take(outgoing: &mut Outgoing, max: usize) -> Vec<u8> {
     let len = max.min(outgoing.remaining());
     outgoing.copy_to_bytes(len).to_vec()
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
 }
 
 fn pick<T: Copy>(values: &[T], which: u8) -> Option<T> {

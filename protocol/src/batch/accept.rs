@@ -192,10 +192,21 @@ pub struct SequenceState {
 
 #[derive(Debug, Clone)]
 struct Remembered {
-    first_seq: u64,
-    digest: PreambleDigest,
-    receipt: Receipt,
+    batch: RememberedBatch,
     head: Option<Box<[u8; HEAD_LEN]>>,
+}
+
+/// What is kept of an accepted batch across a restart, so that a retry of it is known again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RememberedBatch {
+    /// Where it begins.
+    pub first_seq: u64,
+    /// Where the next one begins.
+    pub next_seq: u64,
+    /// The digest of its preamble.
+    pub digest: PreambleDigest,
+    /// What its producer was told.
+    pub receipt: Receipt,
 }
 
 impl SequenceState {
@@ -206,10 +217,34 @@ impl SequenceState {
         Self::default()
     }
 
-    /// Where the producer goes on; none when nothing is known.
+    /// Nothing was accepted yet, and whatever had been would be known: the sequence begins at 0, chained to nothing.
+    /// That is how a stream begins, which forgets nobody.
     #[must_use]
-    pub const fn resume_point(&self) -> Option<ResumePoint> {
-        self.end
+    pub fn from_start() -> Self {
+        Self { end: Some(ResumePoint { next_seq: 0, last: PreambleDigest::ZERO }), window: VecDeque::new() }
+    }
+
+    /// The state that remembers these batches, oldest first, of which the last [`UNACKNOWLEDGED_BATCHES_MAX`] count.
+    /// It judges as the state did whose [`SequenceState::remembered`] they are, and has forgotten only the heads that
+    /// an equivocation would show; of none, it is [`SequenceState::from_start`].
+    #[must_use]
+    pub fn restore(batches: impl IntoIterator<Item = RememberedBatch>) -> Self {
+        let mut state = Self::from_start();
+        for batch in batches {
+            state.remember(Remembered { batch, head: None });
+        }
+        state
+    }
+
+    /// The last accepted batches, oldest first.
+    pub fn remembered(&self) -> impl ExactSizeIterator<Item = RememberedBatch> {
+        self.window.iter().map(|remembered| remembered.batch)
+    }
+
+    /// Where the producer goes on; none when nothing is known, or nothing was accepted yet.
+    #[must_use]
+    pub fn resume_point(&self) -> Option<ResumePoint> {
+        self.end.filter(|end| end.next_seq > 0)
     }
 
     /// Judges a well-formed batch. The state does not change: [`SequenceState::commit`] does that once the batch has
@@ -247,19 +282,45 @@ impl SequenceState {
                 "a verdict is committed to the state that it was made on"
             );
         }
-        self.end = Some(ResumePoint { next_seq: preamble.next_seq(), last: accepted.digest });
+        self.remember(Remembered {
+            batch: RememberedBatch {
+                first_seq: preamble.first_seq,
+                next_seq: preamble.next_seq(),
+                digest: accepted.digest,
+                receipt,
+            },
+            head: Some(Box::new(head_of(accepted.batch()))),
+        });
+    }
+
+    /// Goes back to before a batch that could not be kept after all: its numbers are free, and a retry of it is new.
+    /// Several are withdrawn in reverse order. What their commits pushed out of the window does not come back; that is
+    /// no loss, since a producer that had so many unacknowledged had seen it acknowledged. A state that knew nothing
+    /// before the batch expects this one.
+    ///
+    /// # Panics
+    /// When the batch is not the last one that was committed.
+    pub fn withdraw(&mut self, accepted: &Accepted) {
+        assert_eq!(
+            self.end.map(|end| end.last),
+            Some(accepted.digest),
+            "what was committed last is withdrawn first"
+        );
+        self.window.pop_back();
+        let preamble = accepted.batch().preamble();
+        self.end = Some(ResumePoint { next_seq: preamble.first_seq, last: preamble.prev });
+    }
+
+    /// Moves the end behind a batch, and the window with it.
+    fn remember(&mut self, remembered: Remembered) {
+        self.end = Some(ResumePoint { next_seq: remembered.batch.next_seq, last: remembered.batch.digest });
         if self.window.len() == UNACKNOWLEDGED_BATCHES_MAX {
             self.window.pop_front();
         }
         if let Some(index) = self.window.len().checked_sub(HEADS_KEPT) {
             self.window[index].head = None;
         }
-        self.window.push_back(Remembered {
-            first_seq: preamble.first_seq,
-            digest: accepted.digest,
-            receipt,
-            head: Some(Box::new(head_of(accepted.batch()))),
-        });
+        self.window.push_back(remembered);
     }
 
     /// All checks that come before the signature, in their order.
@@ -307,15 +368,16 @@ impl SequenceState {
         if first_seq >= end.next_seq {
             return Ok(Deduplicated::New);
         }
-        let Some(remembered) = self.window.iter().find(|remembered| remembered.first_seq == first_seq) else {
+        let Some(remembered) = self.window.iter().find(|remembered| remembered.batch.first_seq == first_seq)
+        else {
             let reason = format!(
                 "sequence {first_seq} begins none of the last {UNACKNOWLEDGED_BATCHES_MAX} batches; {} is next",
                 end.next_seq
             );
             return Err(Refusal::new(Code::Stale, reason));
         };
-        if remembered.digest == batch.digest() {
-            return Ok(Deduplicated::Before(remembered.receipt));
+        if remembered.batch.digest == batch.digest() {
+            return Ok(Deduplicated::Before(remembered.batch.receipt));
         }
         Ok(Deduplicated::Other(remembered))
     }
@@ -398,10 +460,10 @@ fn check_time(preamble: &Preamble, now_ms: u64) -> Result<(), Refusal> {
 
 fn equivocation(remembered: &Remembered, refused: &Batch) -> Equivocation {
     Equivocation {
-        accepted: remembered.digest,
+        accepted: remembered.batch.digest,
         accepted_head: remembered.head.as_deref().copied(),
         refused_head: head_of(refused),
-        first_seq: remembered.first_seq,
+        first_seq: remembered.batch.first_seq,
     }
 }
 

@@ -59,7 +59,7 @@ pub enum PayloadError {
     Flags,
     /// A field is missing, too long, or has a value that is not allowed.
     Field(DecodeError),
-    /// A topic, filter or principal breaks its rules.
+    /// A topic, filter, principal, stream or consumer breaks its rules.
     Name(&'static str),
 }
 
@@ -91,6 +91,16 @@ pub(super) fn no_flags(flags: u8) -> Result<(), PayloadError> {
 /// What is left of the payload, sharing its memory.
 pub(super) fn rest_of(payload: &Bytes, reader: &Reader<'_>) -> Bytes {
     payload.slice(payload.len() - reader.rest().len()..)
+}
+
+/// A u16 that counts what follows, compared with its limit before memory is set aside for so many.
+pub(super) fn decode_count(
+    reader: &mut Reader<'_>,
+    field: &'static str,
+    max: usize,
+) -> Result<usize, DecodeError> {
+    let found = usize::from(reader.u16(field)?);
+    if found > max { Err(DecodeError::TooLong { field, max, found }) } else { Ok(found) }
 }
 
 /// `0` for none, otherwise the value plus one: offsets are dense from 0 and never reach the last u64.

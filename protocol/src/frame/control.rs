@@ -1,4 +1,4 @@
-//! CLOSE, CLOSED, GENERATION, BINDING_GET, BINDING, PING, PONG, DRAIN and ERROR; and the frames of later versions.
+//! CLOSE, CLOSED, GENERATION, BINDING_GET, BINDING, PING, PONG, DRAIN and ERROR.
 
 use bytes::{Bytes, BytesMut};
 
@@ -69,7 +69,8 @@ impl Frame for Close {
     }
 }
 
-/// Nothing more follows on it: the id may be used again. Same bytes as [`Close`].
+/// Nothing more follows on it: the id may be used again. Same bytes as [`Close`], which it answers; a broker also sends
+/// it unasked, when a replay has come to its end or the right to a subscription is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed(pub What);
 
@@ -282,31 +283,5 @@ impl Frame for ErrorFrame {
         let refusal = decode_refusal(&mut reader)?;
         reader.finish()?;
         Ok(Self(refusal))
-    }
-}
-
-/// REPLAY, CONSUME and SETTLE have their numbers, and a request id in front; this version refuses them by name.
-///
-/// ```text
-///   0            4
-///   +------------+------------------------------+
-///   | request id | what a later version says .. |
-///   +------------+------------------------------+
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Later {
-    /// Which of them.
-    pub kind: FrameType,
-    /// The request, so that it can be refused.
-    pub request: RequestId,
-}
-
-impl Later {
-    pub(super) fn decode_any(raw: &RawFrame) -> Result<Self, FrameError> {
-        let kind = raw.header.kind;
-        let request = Reader::new(&raw.payload)
-            .u32("request id")
-            .map_err(|error| FrameError::Payload { kind, error })?;
-        Ok(Self { kind, request: RequestId(request) })
     }
 }

@@ -1,13 +1,18 @@
 //! What each side may receive.
 
 use super::admin::{AdminRequest, AdminResult};
+use super::checkpoint::{CheckpointGet, CheckpointReply};
 use super::codec::decode;
-use super::control::{BindingGet, BindingReply, Close, Closed, Drain, ErrorFrame, Generation, Later, Nonce};
+use super::consume::Consume;
+use super::control::{BindingGet, BindingReply, Close, Closed, Drain, ErrorFrame, Generation, Nonce};
 use super::deframer::RawFrame;
+use super::deliver::{Deliver, Lagged, Skipped};
 use super::handshake::{Hello, Welcome};
 use super::header::{FrameError, FrameType};
 use super::publish::{Ack, Open, Opened, Publish, Refused};
-use super::subscribe::{Credit, Deliver, Lagged, Ready, Subscribe};
+use super::replay::Replay;
+use super::settle::{Settle, Settled};
+use super::subscribe::{Credit, Ready, Subscribe};
 
 /// A frame that a broker may receive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +25,20 @@ pub enum ClientFrame {
     Publish(Publish),
     /// SUBSCRIBE.
     Subscribe(Subscribe),
-    /// REPLAY, CONSUME or SETTLE, which are not in this version.
-    Later(Later),
+    /// REPLAY.
+    Replay(Replay),
+    /// CONSUME.
+    Consume(Consume),
+    /// SETTLE.
+    Settle(Settle),
     /// CLOSE.
     Close(Close),
     /// CREDIT.
     Credit(Credit),
     /// BINDING_GET.
     BindingGet(BindingGet),
+    /// CHECKPOINT_GET.
+    CheckpointGet(CheckpointGet),
     /// ADMIN.
     Admin(AdminRequest),
     /// PING.
@@ -49,12 +60,13 @@ impl ClientFrame {
             FrameType::Open => decode(raw).map(Self::Open),
             FrameType::Publish => decode(raw).map(Self::Publish),
             FrameType::Subscribe => decode(raw).map(Self::Subscribe),
-            FrameType::Replay | FrameType::Consume | FrameType::Settle => {
-                Later::decode_any(raw).map(Self::Later)
-            }
+            FrameType::Replay => decode(raw).map(Self::Replay),
+            FrameType::Consume => decode(raw).map(Self::Consume),
+            FrameType::Settle => decode(raw).map(Self::Settle),
             FrameType::Close => decode(raw).map(Self::Close),
             FrameType::Credit => decode(raw).map(Self::Credit),
             FrameType::BindingGet => decode(raw).map(Self::BindingGet),
+            FrameType::CheckpointGet => decode(raw).map(Self::CheckpointGet),
             FrameType::Admin => decode(raw).map(Self::Admin),
             FrameType::Ping => Nonce::decode_as(raw).map(Self::Ping),
             FrameType::Pong => Nonce::decode_as(raw).map(Self::Pong),
@@ -70,7 +82,10 @@ impl ClientFrame {
             | FrameType::Generation
             | FrameType::Binding
             | FrameType::AdminResult
-            | FrameType::Drain) => Err(FrameError::Direction { kind }),
+            | FrameType::Drain
+            | FrameType::Skipped
+            | FrameType::Settled
+            | FrameType::Checkpoint) => Err(FrameError::Direction { kind }),
         }
     }
 
@@ -82,10 +97,13 @@ impl ClientFrame {
             Self::Open(_) => FrameType::Open,
             Self::Publish(_) => FrameType::Publish,
             Self::Subscribe(_) => FrameType::Subscribe,
-            Self::Later(later) => later.kind,
+            Self::Replay(_) => FrameType::Replay,
+            Self::Consume(_) => FrameType::Consume,
+            Self::Settle(_) => FrameType::Settle,
             Self::Close(_) => FrameType::Close,
             Self::Credit(_) => FrameType::Credit,
             Self::BindingGet(_) => FrameType::BindingGet,
+            Self::CheckpointGet(_) => FrameType::CheckpointGet,
             Self::Admin(_) => FrameType::Admin,
             Self::Ping(_) => FrameType::Ping,
             Self::Pong(_) => FrameType::Pong,
@@ -113,6 +131,12 @@ pub enum BrokerFrame {
     Deliver(Deliver),
     /// LAGGED.
     Lagged(Lagged),
+    /// SKIPPED.
+    Skipped(Skipped),
+    /// SETTLED.
+    Settled(Settled),
+    /// CHECKPOINT.
+    Checkpoint(Box<CheckpointReply>),
     /// GENERATION.
     Generation(Generation),
     /// BINDING.
@@ -144,6 +168,9 @@ impl BrokerFrame {
             FrameType::Closed => decode(raw).map(Self::Closed),
             FrameType::Deliver => decode(raw).map(Self::Deliver),
             FrameType::Lagged => decode(raw).map(Self::Lagged),
+            FrameType::Skipped => decode(raw).map(Self::Skipped),
+            FrameType::Settled => decode(raw).map(Self::Settled),
+            FrameType::Checkpoint => decode(raw).map(|reply| Self::Checkpoint(Box::new(reply))),
             FrameType::Generation => decode(raw).map(Self::Generation),
             FrameType::Binding => decode(raw).map(Self::Binding),
             FrameType::AdminResult => decode(raw).map(Self::AdminResult),
@@ -161,7 +188,8 @@ impl BrokerFrame {
             | FrameType::Settle
             | FrameType::Credit
             | FrameType::BindingGet
-            | FrameType::Admin) => Err(FrameError::Direction { kind }),
+            | FrameType::Admin
+            | FrameType::CheckpointGet) => Err(FrameError::Direction { kind }),
         }
     }
 
@@ -177,6 +205,9 @@ impl BrokerFrame {
             Self::Closed(_) => FrameType::Closed,
             Self::Deliver(_) => FrameType::Deliver,
             Self::Lagged(_) => FrameType::Lagged,
+            Self::Skipped(_) => FrameType::Skipped,
+            Self::Settled(_) => FrameType::Settled,
+            Self::Checkpoint(_) => FrameType::Checkpoint,
             Self::Generation(_) => FrameType::Generation,
             Self::Binding(_) => FrameType::Binding,
             Self::AdminResult(_) => FrameType::AdminResult,

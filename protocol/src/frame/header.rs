@@ -28,9 +28,9 @@ pub enum FrameType {
     Refused = 0x07,
     /// Client: live messages from now on.
     Subscribe = 0x08,
-    /// Client: history, then live. Not in this version.
+    /// Client: history of a stream, then live.
     Replay = 0x09,
-    /// Client: join a durable consumer. Not in this version.
+    /// Client: join a durable consumer.
     Consume = 0x0a,
     /// Broker: a subscription is in effect.
     Ready = 0x0b,
@@ -40,7 +40,7 @@ pub enum FrameType {
     Closed = 0x0d,
     /// Broker: a batch for a subscription.
     Deliver = 0x0e,
-    /// Client: acknowledge or return deliveries of a durable consumer. Not in this version.
+    /// Client: acknowledge or return deliveries of a durable consumer.
     Settle = 0x0f,
     /// Client: more bytes may be delivered.
     Credit = 0x10,
@@ -64,10 +64,18 @@ pub enum FrameType {
     Drain = 0x19,
     /// Either: the reason why the connection ends now.
     Error = 0x1a,
+    /// Broker: these offsets of a stream will not come.
+    Skipped = 0x1b,
+    /// Broker: what was settled is on the disk.
+    Settled = 0x1c,
+    /// Client: what is the newest checkpoint of a stream, and what proves that it continues an older one?
+    CheckpointGet = 0x1d,
+    /// Broker: this one, and these proofs.
+    Checkpoint = 0x1e,
 }
 
 impl FrameType {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 30] = [
         Self::Hello,
         Self::Welcome,
         Self::Open,
@@ -94,6 +102,10 @@ impl FrameType {
         Self::Pong,
         Self::Drain,
         Self::Error,
+        Self::Skipped,
+        Self::Settled,
+        Self::CheckpointGet,
+        Self::Checkpoint,
     ];
 
     /// The type with this number, when there is one.
@@ -133,6 +145,10 @@ impl FrameType {
             Self::Pong => "PONG",
             Self::Drain => "DRAIN",
             Self::Error => "ERROR",
+            Self::Skipped => "SKIPPED",
+            Self::Settled => "SETTLED",
+            Self::CheckpointGet => "CHECKPOINT_GET",
+            Self::Checkpoint => "CHECKPOINT",
         }
     }
 
@@ -164,7 +180,11 @@ impl FrameType {
             | Self::Ping
             | Self::Pong
             | Self::Drain
-            | Self::Error => CONTROL_FRAME_BYTES_MAX,
+            | Self::Error
+            | Self::Skipped
+            | Self::Settled
+            | Self::CheckpointGet
+            | Self::Checkpoint => CONTROL_FRAME_BYTES_MAX,
         }
     }
 }
@@ -267,7 +287,7 @@ pub enum FrameError {
         /// What is wrong with it.
         error: DecodeError,
     },
-    /// A text in the payload breaks the rules of topics, filters or principals.
+    /// A text in the payload breaks the rules of topics, filters, principals, streams or consumers.
     Name {
         /// The frame.
         kind: FrameType,
@@ -317,7 +337,7 @@ mod tests {
             assert_eq!(FrameType::from_wire(kind as u8), Some(kind));
         }
         assert_eq!(FrameType::from_wire(0), None);
-        assert_eq!(FrameType::from_wire(0x1b), None);
+        assert_eq!(FrameType::from_wire(0x1f), None);
         assert_eq!(FrameType::from_wire(0xff), None);
     }
 

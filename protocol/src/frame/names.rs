@@ -26,3 +26,15 @@ number!(
     /// Chosen by the client; names a subscription until it is closed.
     SubscriptionId
 );
+
+impl RequestId {
+    /// Marks the ids of requests that await no answer: SETTLE without its flag. They have numbers of their own, so that
+    /// a refusal of one is told from a refusal of nothing without remembering each.
+    pub const UNAWAITED: u32 = 1 << 31;
+
+    /// Whether the request is answered. One that is not can still be refused.
+    #[must_use]
+    pub const fn is_awaited(self) -> bool {
+        self.0 & Self::UNAWAITED == 0
+    }
+}

@@ -1,17 +1,19 @@
-//! SUBSCRIBE, READY, DELIVER, CREDIT and LAGGED: how batches get out.
+//! SUBSCRIBE, READY and CREDIT: how a subscription begins, and how fast it may run.
 
 use bytes::{Bytes, BytesMut};
 
+use crate::ids::StreamId;
 use crate::limits::TOPIC_BYTES_MAX;
 use crate::policy::Narrowed;
-use crate::topic::{Topic, TopicFilter};
+use crate::topic::TopicFilter;
 use crate::wire::{DecodeError, Reader, Write};
 
-use super::codec::{Frame, PayloadError, decode_offset, encode_offset, no_flags, rest_of};
+use super::codec::{Frame, PayloadError, no_flags};
 use super::header::FrameType;
-use super::names::{Alias, RequestId, SubscriptionId};
+use super::names::{RequestId, SubscriptionId};
 
-const FLAG_NAMES_TOPIC: u8 = 1;
+/// On the wire, "no offset": the subscription is not one of a stream.
+const LIVE: u64 = u64::MAX;
 
 /// Asks for live messages from now on.
 ///
@@ -58,13 +60,25 @@ impl Frame for Subscribe {
     }
 }
 
+/// Where a replay or a durable consumer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamStart {
+    /// The stream; never zero.
+    pub stream_id: StreamId,
+    /// Offset of the first message that follows; never the last u64.
+    pub offset: u64,
+    /// End of the stream at this moment: the offset that the next message will have; never the last u64.
+    pub end: u64,
+}
+
 /// Says that a subscription is in effect: what is acknowledged to a producer after this is delivered.
 ///
 /// ```text
-///   0            4                 8          12
-///   +------------+-----------------+----------+------------+
-///   | request id | subscription id | narrowed | generation |
-///   +------------+-----------------+----------+------------+
+///   0            4                 8          12           20               36       44
+///   +------------+-----------------+----------+------------+----------------+--------+-----+
+///   | request id | subscription id | narrowed | generation | stream_id (16) | offset | end |
+///   +------------+-----------------+----------+------------+----------------+--------+-----+
+///                                                live only: zero              all ones
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
@@ -76,6 +90,8 @@ pub struct Ready {
     pub narrowed: Narrowed,
     /// The policy generation that decided.
     pub generation: u64,
+    /// Where it begins; none when it answers SUBSCRIBE.
+    pub start: Option<StreamStart>,
 }
 
 impl Frame for Ready {
@@ -89,6 +105,11 @@ impl Frame for Ready {
             Narrowed::Yes => 1,
         });
         out.u64(self.generation);
+        let live = StreamStart { stream_id: StreamId::ZERO, offset: LIVE, end: LIVE };
+        let start = self.start.unwrap_or(live);
+        out.raw(start.stream_id.as_bytes());
+        out.u64(start.offset);
+        out.u64(start.end);
     }
 
     fn decode_payload(flags: u8, payload: &Bytes) -> Result<Self, PayloadError> {
@@ -103,77 +124,24 @@ impl Frame for Ready {
                 _ => return Err(DecodeError::Value { field: "narrowed" }.into()),
             },
             generation: reader.u64("generation")?,
+            start: decode_start(&mut reader)?,
         };
         reader.finish()?;
         Ok(ready)
     }
 }
 
-/// Carries a batch to a subscriber.
-///
-/// ```text
-///   0                 4       8        16
-///   +-----------------+-------+--------+-----------+------------------+-----------+
-///   | subscription id | alias | offset | broker_ms | u16 len, topic   | batch ... |
-///   +-----------------+-------+--------+-----------+------------------+-----------+
-///                               as ACK               only with flag 1
-/// ```
-///
-/// Flag 1 gives the alias its topic, from this frame on; an alias may be given anew. The name is compared with the
-/// digest that the producer signed, so a broker cannot pass a batch off as another topic's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deliver {
-    /// The subscription that wanted it.
-    pub subscription: SubscriptionId,
-    /// Stands for the topic.
-    pub alias: Alias,
-    /// Offset of its first message in its stream; none when it is live only.
-    pub offset: Option<u64>,
-    /// The broker's clock when it was accepted, milliseconds since 1970.
-    pub broker_ms: u64,
-    /// The topic, when the alias is given with this frame.
-    pub topic: Option<Topic>,
-    /// The batch, as its producer sent it.
-    pub batch: Bytes,
-}
-
-impl Frame for Deliver {
-    const KIND: FrameType = FrameType::Deliver;
-
-    fn flags(&self) -> u8 {
-        if self.topic.is_some() { FLAG_NAMES_TOPIC } else { 0 }
-    }
-
-    fn encode_payload(&self, out: &mut BytesMut) {
-        out.u32(self.subscription.0);
-        out.u32(self.alias.0);
-        out.u64(encode_offset(self.offset));
-        out.u64(self.broker_ms);
-        if let Some(topic) = &self.topic {
-            out.bytes16(topic.as_str().as_bytes());
-        }
-    }
-
-    fn batch(&self) -> Option<&Bytes> {
-        Some(&self.batch)
-    }
-
-    fn decode_payload(flags: u8, payload: &Bytes) -> Result<Self, PayloadError> {
-        if flags & !FLAG_NAMES_TOPIC != 0 {
-            return Err(PayloadError::Flags);
-        }
-        let mut reader = Reader::new(payload);
-        let subscription = SubscriptionId(reader.u32("subscription id")?);
-        let alias = Alias(reader.u32("alias")?);
-        let offset = decode_offset(reader.u64("offset")?);
-        let broker_ms = reader.u64("broker_ms")?;
-        let topic = if flags & FLAG_NAMES_TOPIC == 0 {
-            None
-        } else {
-            let name = reader.text16("topic", TOPIC_BYTES_MAX)?;
-            Some(Topic::parse(name).map_err(|_| PayloadError::Name("topic"))?)
-        };
-        Ok(Self { subscription, alias, offset, broker_ms, topic, batch: rest_of(payload, &reader) })
+/// All three fields say live, or none of them.
+fn decode_start(reader: &mut Reader<'_>) -> Result<Option<StreamStart>, DecodeError> {
+    let start = StreamStart {
+        stream_id: StreamId::new(reader.array("stream_id")?),
+        offset: reader.u64("offset")?,
+        end: reader.u64("end")?,
+    };
+    match (start.stream_id.is_zero(), start.offset == LIVE, start.end == LIVE) {
+        (true, true, true) => Ok(None),
+        (false, false, false) => Ok(Some(start)),
+        _ => Err(DecodeError::Value { field: "stream_id" }),
     }
 }
 
@@ -210,42 +178,5 @@ impl Frame for Credit {
         };
         reader.finish()?;
         Ok(credit)
-    }
-}
-
-/// Says exactly how many messages a subscriber lost because it was slow. Stands where they would have.
-///
-/// ```text
-///   0                 4
-///   +-----------------+--------+
-///   | subscription id | missed |
-///   +-----------------+--------+
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lagged {
-    /// The subscription.
-    pub subscription: SubscriptionId,
-    /// Messages that were not delivered; at least 1.
-    pub missed: u64,
-}
-
-impl Frame for Lagged {
-    const KIND: FrameType = FrameType::Lagged;
-
-    fn encode_payload(&self, out: &mut BytesMut) {
-        out.u32(self.subscription.0);
-        out.u64(self.missed);
-    }
-
-    fn decode_payload(flags: u8, payload: &Bytes) -> Result<Self, PayloadError> {
-        no_flags(flags)?;
-        let mut reader = Reader::new(payload);
-        let subscription = SubscriptionId(reader.u32("subscription id")?);
-        let missed = reader.u64("missed")?;
-        reader.finish()?;
-        if missed == 0 {
-            return Err(DecodeError::Value { field: "missed" }.into());
-        }
-        Ok(Self { subscription, missed })
     }
 }

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use super::decide::{Act, Denial, DenialRule, Narrowed};
+use super::decide::Act;
 use super::expectation::{Expectation, ExpectedAct, Outcome, PolicyTest};
 use super::index::Index;
-use super::rule::{Effect, Name, Policy, RuleId};
+use super::name::Name;
+use super::permit::{Denial, DenialRule, Narrowed};
+use super::rule::{Effect, Policy, RuleId};
+use super::verb::StreamVerb;
 use super::when::{Circumstances, Unsaid};
 use crate::identity::Principal;
 
@@ -31,7 +34,7 @@ pub struct TestFailure {
 pub enum Finding {
     /// The act is permitted by this rule.
     Permitted(RuleId),
-    /// Some of the filter is permitted, by these rules.
+    /// Some of the filter or of the stream is permitted, by these rules.
     Narrowed(Vec<RuleId>),
     /// The act is refused.
     Refused(DenialRule),
@@ -98,7 +101,7 @@ fn run_one(
         Outcome::Cannot => Effect::Allow,
     };
     let found = finding(index, test, expected, against, now_ms);
-    if is_met(expected.outcome, &found) {
+    if is_met(expected, &found) {
         return None;
     }
     let best = match against {
@@ -106,7 +109,7 @@ fn run_one(
         Effect::Deny => Effect::Allow,
     };
     let at_best = finding(index, test, expected, best, now_ms);
-    let place = if is_met(expected.outcome, &at_best) { PlaceMatters::Yes } else { PlaceMatters::No };
+    let place = if is_met(expected, &at_best) { PlaceMatters::Yes } else { PlaceMatters::No };
     Some(TestFailure {
         index: number,
         line: test.line,
@@ -137,17 +140,25 @@ fn finding(
         Ok(permit) => Finding::Permitted(permit.rule().clone()),
         Err(denial) => refused(&denial),
     };
+    let some_of = |narrowed, rules: &[RuleId]| match (narrowed, rules) {
+        (Narrowed::No, [rule, ..]) => Finding::Permitted(rule.clone()),
+        (Narrowed::No | Narrowed::Yes, rules) => Finding::Narrowed(rules.to_vec()),
+    };
+    let read = |verb, stream: &Name| match subject.judge_stream(verb, stream, None, &circumstances) {
+        Ok(permit) => some_of(permit.narrowed(), permit.rules()),
+        Err(denial) => refused(&denial),
+    };
     match &expected.act {
         ExpectedAct::Publish(topic) => judge(Act::Publish(topic)),
+        ExpectedAct::Replay(stream) => read(StreamVerb::Replay, stream),
+        ExpectedAct::Consume(stream) => read(StreamVerb::Consume, stream),
+        ExpectedAct::Describe(stream) => judge(Act::Describe(stream)),
         ExpectedAct::Admin => judge(Act::Admin),
         ExpectedAct::Audit => judge(Act::Audit),
         ExpectedAct::Subscribe(filter) => match filter.as_topic() {
             Some(topic) => judge(Act::Subscribe(&topic)),
             None => match subject.judge_filter(filter, &circumstances) {
-                Ok(permit) => match (permit.narrowed(), permit.rules()) {
-                    (Narrowed::No, [rule, ..]) => Finding::Permitted(rule.clone()),
-                    (Narrowed::No | Narrowed::Yes, rules) => Finding::Narrowed(rules.to_vec()),
-                },
+                Ok(permit) => some_of(permit.narrowed(), permit.rules()),
                 Err(denial) => refused(&denial),
             },
         },
@@ -158,10 +169,23 @@ fn refused(denial: &Denial) -> Finding {
     Finding::Refused(denial.rule().clone())
 }
 
-fn is_met(outcome: Outcome, found: &Finding) -> bool {
-    match (outcome, found) {
+fn is_met(expected: &Expectation, found: &Finding) -> bool {
+    match (expected.outcome, found) {
         (Outcome::Can, Finding::Permitted(_)) | (Outcome::Cannot, Finding::Refused(_)) => true,
-        (Outcome::Can, Finding::Narrowed(_) | Finding::Refused(_))
+        (Outcome::Can, Finding::Narrowed(_)) => reads_what_there_is(&expected.act),
+        (Outcome::Can, Finding::Refused(_))
         | (Outcome::Cannot, Finding::Permitted(_) | Finding::Narrowed(_)) => false,
+    }
+}
+
+/// A stream is joined or not, and its reader gets what it may. A filter is what somebody counts on as a whole.
+fn reads_what_there_is(act: &ExpectedAct) -> bool {
+    match act {
+        ExpectedAct::Replay(_) | ExpectedAct::Consume(_) => true,
+        ExpectedAct::Publish(_)
+        | ExpectedAct::Subscribe(_)
+        | ExpectedAct::Describe(_)
+        | ExpectedAct::Admin
+        | ExpectedAct::Audit => false,
     }
 }

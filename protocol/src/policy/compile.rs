@@ -3,12 +3,15 @@
 use std::fmt;
 
 use super::check::{TestFailure, run_tests};
-use super::decide::{Act, Denial, FilterPermit, Permit, Subject};
+use super::decide::{Act, Subject};
 use super::index::Index;
+use super::permit::{Denial, FilterPermit, Permit};
 use super::rule::{Policy, RuleId, Summary};
+use super::stream::Stream;
 use super::when::Context;
 use crate::identity::Principal;
-use crate::topic::TopicFilter;
+use crate::ids::StreamId;
+use crate::topic::{Topic, TopicFilter};
 
 /// A policy that passes its own tests, indexed by principal. Immutable: a change is another one.
 #[derive(Debug)]
@@ -50,6 +53,30 @@ impl CompiledPolicy {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The streams, in the order of the document.
+    #[must_use]
+    pub fn streams(&self) -> &[Stream] {
+        self.policy.streams()
+    }
+
+    /// The stream of this name.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<&Stream> {
+        self.index.streams().by_name(name)
+    }
+
+    /// The stream of this id.
+    #[must_use]
+    pub fn stream_by_id(&self, id: StreamId) -> Option<&Stream> {
+        self.index.streams().by_id(id)
+    }
+
+    /// The stream that keeps the messages of `topic`; `None` for a topic that is live only.
+    #[must_use]
+    pub fn stream_of(&self, topic: &Topic) -> Option<&Stream> {
+        self.index.streams().of_topic(topic)
     }
 
     /// The principal with the rules about it, for a session to keep. The cost is that of the principal's own rules,

@@ -11,10 +11,15 @@
 //! A decision also says until when it stays the same. It may be kept from the moment for which it was made until
 //! then, for as long as the same policy is in force and the source and zone are the same, and no longer.
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::rule::{Effect, Rule, RuleId, Verb};
+use super::capture::StreamTable;
+use super::name::Name;
+use super::permit::{Denial, DenialRule, FilterPermit, Narrowed, Permit, StreamPermit};
+use super::reach::Reach;
+use super::rule::{Effect, Rule, RuleId};
+use super::stream::Stream;
+use super::verb::{StreamVerb, Verb};
 use super::when::{Circumstances, Context, Standing};
 use crate::identity::Principal;
 use crate::topic::{Topic, TopicFilter};
@@ -26,6 +31,12 @@ pub enum Act<'a> {
     Publish(&'a Topic),
     /// Receive messages of a topic.
     Subscribe(&'a Topic),
+    /// Receive messages of a topic from the history of the stream that keeps them.
+    Replay(&'a Name, &'a Topic),
+    /// Receive messages of a topic through a durable consumer of the stream that keeps them.
+    Consume(&'a Name, &'a Topic),
+    /// See the settings and the state of a stream.
+    Describe(&'a Name),
     /// Administer the bus.
     Admin,
     /// Read the audit log.
@@ -39,6 +50,9 @@ impl<'a> Act<'a> {
         match self {
             Self::Publish(_) => Verb::Publish,
             Self::Subscribe(_) => Verb::Subscribe,
+            Self::Replay(..) => Verb::Replay,
+            Self::Consume(..) => Verb::Consume,
+            Self::Describe(_) => Verb::Describe,
             Self::Admin => Verb::Admin,
             Self::Audit => Verb::Audit,
         }
@@ -48,168 +62,39 @@ impl<'a> Act<'a> {
     #[must_use]
     pub const fn topic(self) -> Option<&'a Topic> {
         match self {
-            Self::Publish(topic) | Self::Subscribe(topic) => Some(topic),
-            Self::Admin | Self::Audit => None,
+            Self::Publish(topic)
+            | Self::Subscribe(topic)
+            | Self::Replay(_, topic)
+            | Self::Consume(_, topic) => Some(topic),
+            Self::Describe(_) | Self::Admin | Self::Audit => None,
+        }
+    }
+
+    /// The stream of the act.
+    #[must_use]
+    pub const fn stream(self) -> Option<&'a Name> {
+        match self {
+            Self::Replay(stream, _) | Self::Consume(stream, _) | Self::Describe(stream) => Some(stream),
+            Self::Publish(_) | Self::Subscribe(_) | Self::Admin | Self::Audit => None,
+        }
+    }
+
+    /// Whether a rule with the act's verb is about what the act is about.
+    fn concerns(self, rule: &Rule) -> bool {
+        let is_on = |topic| rule.filters.iter().any(|filter| filter.matches(topic));
+        match self {
+            Self::Publish(topic) | Self::Subscribe(topic) => is_on(topic),
+            // Topics narrow a rule about streams; without any it is about all that the streams keep.
+            Self::Replay(stream, topic) | Self::Consume(stream, topic) => {
+                rule.streams.contains(stream) && (rule.filters.is_empty() || is_on(topic))
+            }
+            Self::Describe(stream) => rule.streams.contains(stream),
+            Self::Admin | Self::Audit => true,
         }
     }
 
     fn is_reserved(self) -> bool {
         self.topic().is_some_and(Topic::is_reserved)
-    }
-}
-
-/// Proof that the policy lets a principal do something. Only a decision makes one, and it says what for, so that a
-/// permit for one topic cannot be shown for another.
-///
-/// ```compile_fail,E0451
-/// # use sealbus_protocol::policy::{Permit, RuleId, Verb};
-/// # fn forge(principal: sealbus_protocol::identity::Principal, rule: RuleId) -> Permit {
-/// Permit { principal, verb: Verb::Admin, topic: None, rule, expires_ms: None }
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permit {
-    principal: Principal,
-    verb: Verb,
-    topic: Option<Topic>,
-    rule: RuleId,
-    expires_ms: Option<u64>,
-}
-
-impl Permit {
-    /// Who may.
-    #[must_use]
-    pub fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// What they may do.
-    #[must_use]
-    pub fn verb(&self) -> Verb {
-        self.verb
-    }
-
-    /// On which topic, for verbs that take topics.
-    #[must_use]
-    pub fn topic(&self) -> Option<&Topic> {
-        self.topic.as_ref()
-    }
-
-    /// The first rule that allows it.
-    #[must_use]
-    pub fn rule(&self) -> &RuleId {
-        &self.rule
-    }
-
-    /// The first moment at which the decision could be another, by the policy as it is.
-    #[must_use]
-    pub fn expires_ms(&self) -> Option<u64> {
-        self.expires_ms
-    }
-}
-
-/// Proof that the policy lets a principal receive some of what a filter matches. Each delivery still needs a
-/// [`Permit`] of its own for its topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterPermit {
-    principal: Principal,
-    filter: TopicFilter,
-    narrowed: Narrowed,
-    rules: Vec<RuleId>,
-    expires_ms: Option<u64>,
-}
-
-impl FilterPermit {
-    /// Who may.
-    #[must_use]
-    pub fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// What they asked for.
-    #[must_use]
-    pub fn filter(&self) -> &TopicFilter {
-        &self.filter
-    }
-
-    /// Whether they may get less than they asked for.
-    #[must_use]
-    pub fn narrowed(&self) -> Narrowed {
-        self.narrowed
-    }
-
-    /// The rules that allow some of it, at least one, in the order of the document.
-    #[must_use]
-    pub fn rules(&self) -> &[RuleId] {
-        &self.rules
-    }
-
-    /// The first moment at which the decision could be another, by the policy as it is.
-    #[must_use]
-    pub fn expires_ms(&self) -> Option<u64> {
-        self.expires_ms
-    }
-}
-
-/// Whether a subscription is granted as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Narrowed {
-    /// One rule allows all of it, and none denies any of it.
-    No,
-    /// Some of it may be filtered out, topic by topic.
-    Yes,
-}
-
-/// The refusal of an act.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    rule: DenialRule,
-    expires_ms: Option<u64>,
-}
-
-impl Denial {
-    /// What spoke against it.
-    #[must_use]
-    pub fn rule(&self) -> &DenialRule {
-        &self.rule
-    }
-
-    /// The first moment at which the decision could be another, by the policy as it is.
-    #[must_use]
-    pub fn expires_ms(&self) -> Option<u64> {
-        self.expires_ms
-    }
-}
-
-impl fmt::Display for Denial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.rule.fmt(f)
-    }
-}
-
-impl std::error::Error for Denial {}
-
-/// What spoke against an act.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum DenialRule {
-    /// No rule allows it.
-    Default,
-    /// This rule denies it.
-    Deny(RuleId),
-    /// The principal is revoked, by this entry.
-    Revoked(RuleId),
-    /// The topic or filter begins with `$`.
-    Reserved,
-}
-
-impl fmt::Display for DenialRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("no rule allows it"),
-            Self::Deny(rule) => write!(f, "denied by rule \"{rule}\""),
-            Self::Revoked(rule) => write!(f, "the principal is revoked by \"{rule}\""),
-            Self::Reserved => f.write_str("names that begin with $ are the bus's own"),
-        }
     }
 }
 
@@ -219,8 +104,12 @@ impl fmt::Display for DenialRule {
 pub struct Subject {
     principal: Principal,
     revocation: Option<EarliestRevocation>,
+    streams: Arc<StreamTable>,
     publish: RuleList,
     subscribe: RuleList,
+    replay: RuleList,
+    consume: RuleList,
+    describe: RuleList,
     admin: RuleList,
     audit: RuleList,
 }
@@ -244,10 +133,22 @@ impl Subject {
     pub(super) fn new<'r>(
         principal: Principal,
         revocation: Option<EarliestRevocation>,
+        streams: Arc<StreamTable>,
         rules: impl Iterator<Item = &'r Arc<Rule>>,
     ) -> Self {
-        let [publish, subscribe, admin, audit] = Default::default();
-        let mut subject = Self { principal, revocation, publish, subscribe, admin, audit };
+        let [publish, subscribe, replay, consume, describe, admin, audit] = Default::default();
+        let mut subject = Self {
+            principal,
+            revocation,
+            streams,
+            publish,
+            subscribe,
+            replay,
+            consume,
+            describe,
+            admin,
+            audit,
+        };
         for rule in rules {
             for verb in Verb::ALL.into_iter().filter(|verb| rule.verbs.contains(verb)) {
                 let list = subject.rules_mut(verb);
@@ -283,6 +184,22 @@ impl Subject {
         self.judge_filter(filter, &context.into())
     }
 
+    /// Decides whether the principal may read a stream at all, or of it what `filter` matches. Like that about a
+    /// subscription, the answer is about the filter only: what is delivered is decided topic by topic, with
+    /// [`Act::Replay`] or [`Act::Consume`]. A stream that the policy does not have is one that no rule names.
+    ///
+    /// # Errors
+    /// The [`Denial`], when no rule allows any of it or one rule denies all of it.
+    pub fn decide_stream(
+        &self,
+        verb: StreamVerb,
+        stream: &Name,
+        filter: Option<&TopicFilter>,
+        context: &Context<'_>,
+    ) -> Result<StreamPermit, Denial> {
+        self.judge_stream(verb, stream, filter, &context.into())
+    }
+
     /// The revocation that holds at `now_ms`, for which a session must end.
     #[must_use]
     pub fn revoked(&self, now_ms: u64) -> Option<&RuleId> {
@@ -300,15 +217,11 @@ impl Subject {
 
     pub(super) fn judge(&self, act: Act<'_>, circumstances: &Circumstances<'_>) -> Result<Permit, Denial> {
         let mut expiry = self.judge_before_rules(act.is_reserved(), circumstances.now_ms)?;
-        let concerns = |rule: &Rule| match act.topic() {
-            Some(topic) => rule.filters.iter().any(|filter| filter.matches(topic)),
-            None => true,
-        };
         let list = self.rules(act.verb());
         // Both lists are walked to their ends: the rules that do not decide now may decide later.
         let mut first = |rules: &[Arc<Rule>]| {
             let mut first = None;
-            for rule in rules.iter().filter(|rule| concerns(rule)) {
+            for rule in rules.iter().filter(|rule| act.concerns(rule)) {
                 if expiry.note(rule.when.standing(rule.effect, circumstances)) && first.is_none() {
                     first = Some(rule.id.clone());
                 }
@@ -324,6 +237,7 @@ impl Subject {
                 principal: self.principal.clone(),
                 verb: act.verb(),
                 topic: act.topic().cloned(),
+                stream: act.stream().cloned(),
                 rule,
                 expires_ms,
             }),
@@ -335,32 +249,40 @@ impl Subject {
         filter: &TopicFilter,
         circumstances: &Circumstances<'_>,
     ) -> Result<FilterPermit, Denial> {
-        let mut expiry = self.judge_before_rules(filter.is_reserved(), circumstances.now_ms)?;
-        let list = self.rules(Verb::Subscribe);
-        let mut reaches = |rules: &[Arc<Rule>]| -> Vec<(RuleId, Reach)> {
-            let reach = |rule: &Arc<Rule>| Some((Arc::clone(rule), Reach::of(&rule.filters, filter)?));
-            rules
-                .iter()
-                .filter_map(reach)
-                .filter(|(rule, _)| expiry.note(rule.when.standing(rule.effect, circumstances)))
-                .map(|(rule, reach)| (rule.id.clone(), reach))
-                .collect()
-        };
-        let (denies, allows) = (reaches(&list.denies), reaches(&list.allows));
-        let expires_ms = expiry.0;
-        if let Some((rule, _)) = denies.iter().find(|(_, reach)| *reach == Reach::All) {
-            return Err(Denial { rule: DenialRule::Deny(rule.clone()), expires_ms });
-        }
-        if allows.is_empty() {
-            return Err(Denial { rule: DenialRule::Default, expires_ms });
-        }
-        let whole = denies.is_empty() && allows.iter().any(|(_, reach)| *reach == Reach::All);
+        let expiry = self.judge_before_rules(filter.is_reserved(), circumstances.now_ms)?;
+        let reach = |rule: &Rule| Reach::of(&rule.filters, filter);
+        let granted = self.rules(Verb::Subscribe).judge(reach, expiry, circumstances)?;
         Ok(FilterPermit {
             principal: self.principal.clone(),
             filter: filter.clone(),
-            narrowed: if whole { Narrowed::No } else { Narrowed::Yes },
-            rules: allows.into_iter().map(|(rule, _)| rule).collect(),
-            expires_ms,
+            narrowed: granted.narrowed,
+            rules: granted.rules,
+            expires_ms: granted.expires_ms,
+        })
+    }
+
+    pub(super) fn judge_stream(
+        &self,
+        verb: StreamVerb,
+        stream: &Name,
+        filter: Option<&TopicFilter>,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<StreamPermit, Denial> {
+        let is_reserved = filter.is_some_and(TopicFilter::is_reserved);
+        let expiry = self.judge_before_rules(is_reserved, circumstances.now_ms)?;
+        let captured = self.streams.by_name(stream.as_str()).map(Stream::topics).unwrap_or_default();
+        let reach = |rule: &Rule| {
+            rule.streams.contains(stream).then(|| Reach::of_stream(&rule.filters, captured, filter)).flatten()
+        };
+        let granted = self.rules(verb.into()).judge(reach, expiry, circumstances)?;
+        Ok(StreamPermit {
+            principal: self.principal.clone(),
+            verb,
+            stream: stream.clone(),
+            filter: filter.cloned(),
+            narrowed: granted.narrowed,
+            rules: granted.rules,
+            expires_ms: granted.expires_ms,
         })
     }
 
@@ -380,6 +302,9 @@ impl Subject {
         match verb {
             Verb::Publish => &self.publish,
             Verb::Subscribe => &self.subscribe,
+            Verb::Replay => &self.replay,
+            Verb::Consume => &self.consume,
+            Verb::Describe => &self.describe,
             Verb::Admin => &self.admin,
             Verb::Audit => &self.audit,
         }
@@ -389,26 +314,52 @@ impl Subject {
         match verb {
             Verb::Publish => &mut self.publish,
             Verb::Subscribe => &mut self.subscribe,
+            Verb::Replay => &mut self.replay,
+            Verb::Consume => &mut self.consume,
+            Verb::Describe => &mut self.describe,
             Verb::Admin => &mut self.admin,
             Verb::Audit => &mut self.audit,
         }
     }
 }
 
-/// How much of a requested filter a rule speaks about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    Some,
-    All,
+/// What a rule list grants of something that has more than one topic.
+struct Granted {
+    narrowed: Narrowed,
+    rules: Vec<RuleId>,
+    expires_ms: Option<u64>,
 }
 
-impl Reach {
-    /// `None` when no filter of the rule shares a topic with the requested one.
-    fn of(filters: &[TopicFilter], requested: &TopicFilter) -> Option<Self> {
-        if filters.iter().any(|filter| filter.covers(requested)) {
-            return Some(Self::All);
+impl RuleList {
+    /// Decides about something of which rules may reach a part.
+    fn judge(
+        &self,
+        reach: impl Fn(&Rule) -> Option<Reach>,
+        mut expiry: Expiry,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<Granted, Denial> {
+        let mut reaches = |rules: &[Arc<Rule>]| -> Vec<(RuleId, Reach)> {
+            rules
+                .iter()
+                .filter_map(|rule| Some((rule, reach(rule)?)))
+                .filter(|(rule, _)| expiry.note(rule.when.standing(rule.effect, circumstances)))
+                .map(|(rule, reach)| (rule.id.clone(), reach))
+                .collect()
+        };
+        let (denies, allows) = (reaches(&self.denies), reaches(&self.allows));
+        let expires_ms = expiry.0;
+        if let Some((rule, _)) = denies.iter().find(|(_, reach)| *reach == Reach::All) {
+            return Err(Denial { rule: DenialRule::Deny(rule.clone()), expires_ms });
         }
-        filters.iter().any(|filter| filter.overlaps(requested)).then_some(Self::Some)
+        if allows.is_empty() {
+            return Err(Denial { rule: DenialRule::Default, expires_ms });
+        }
+        let whole = denies.is_empty() && allows.iter().any(|(_, reach)| *reach == Reach::All);
+        Ok(Granted {
+            narrowed: if whole { Narrowed::No } else { Narrowed::Yes },
+            rules: allows.into_iter().map(|(rule, _)| rule).collect(),
+            expires_ms,
+        })
     }
 }
 

@@ -1,12 +1,17 @@
 //! The policy document: text in, [`Policy`] out, or one error with its place.
 //!
 //! This file knows TOML and nothing of policies: it hands the document to `grammar` as tables, lists and texts that
-//! know where they stand. `grammar` knows what may stand in a policy and nothing of TOML. Keys that do not belong are
+//! know where they stand. `grammar`, with `streams`, `expectations`, `verbs` and `values` under it, knows what may stand
+//! in a policy and nothing of TOML. Keys that do not belong are
 //! looked for before values are read, and in the order of the document: a misspelt key explains what seems missing.
 
 mod error;
+mod expectations;
 mod grammar;
+mod streams;
 mod tree;
+mod values;
+mod verbs;
 
 use toml::de::DeTable;
 

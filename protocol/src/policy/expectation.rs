@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::rule::Name;
+use super::name::Name;
 use crate::identity::Principal;
 use crate::topic::{Topic, TopicFilter};
 
@@ -74,6 +74,12 @@ pub enum ExpectedAct {
     Publish(Topic),
     /// To subscribe to a filter.
     Subscribe(TopicFilter),
+    /// To replay a stream, whatever of it.
+    Replay(Name),
+    /// To join a durable consumer of a stream, whatever of it.
+    Consume(Name),
+    /// To see the settings and the state of a stream.
+    Describe(Name),
     /// To administer.
     Admin,
     /// To read the audit log.
@@ -85,6 +91,9 @@ impl fmt::Display for ExpectedAct {
         match self {
             Self::Publish(topic) => write!(f, "publish on {topic}"),
             Self::Subscribe(filter) => write!(f, "subscribe to {filter}"),
+            Self::Replay(stream) => write!(f, "replay the stream {stream}"),
+            Self::Consume(stream) => write!(f, "consume the stream {stream}"),
+            Self::Describe(stream) => write!(f, "describe the stream {stream}"),
             Self::Admin => f.write_str("use the verb admin"),
             Self::Audit => f.write_str("use the verb audit"),
         }

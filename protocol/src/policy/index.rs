@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::capture::StreamTable;
 use super::decide::{EarliestRevocation, Subject};
-use super::rule::{Member, Name, Policy, Revocation, Rule, Who};
+use super::name::Name;
+use super::rule::{Member, Policy, Revocation, Rule, Who};
 use crate::identity::Principal;
 
 /// The rules of one policy, by whom they are about.
@@ -18,6 +20,7 @@ pub(super) struct Index {
     rules_of_role: HashMap<Name, Vec<RuleNumber>>,
     roles_of_member: ByMember<Name>,
     revocations: HashMap<Principal, EarliestRevocation>,
+    streams: Arc<StreamTable>,
 }
 
 /// A rule's place in the order of the document.
@@ -31,6 +34,7 @@ impl Index {
             rules_of_role: HashMap::new(),
             roles_of_member: ByMember::default(),
             revocations: HashMap::new(),
+            streams: Arc::new(StreamTable::new(&policy.streams)),
         };
         for role in &policy.roles {
             for member in &role.members {
@@ -58,7 +62,13 @@ impl Index {
         numbers.sort_unstable();
         numbers.dedup();
         let rules = numbers.into_iter().filter_map(|number| self.rules.get(number));
-        Subject::new(principal.clone(), self.revocations.get(principal).cloned(), rules)
+        let revocation = self.revocations.get(principal).cloned();
+        Subject::new(principal.clone(), revocation, Arc::clone(&self.streams), rules)
+    }
+
+    /// The streams of the policy.
+    pub(super) fn streams(&self) -> &StreamTable {
+        &self.streams
     }
 
     /// The revocation of a principal, whether or not it holds yet.

@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::expectation::PolicyTest;
+use super::name::Name;
+use super::stream::Stream;
+use super::verb::Verb;
 use super::when::When;
 use crate::identity::Principal;
-use crate::limits::POLICY_NAME_BYTES_MAX;
-use crate::topic::TopicFilter;
+use crate::topic::{Topic, TopicFilter};
 
 /// A policy that has been read and checked, in the order of its document. [`super::CompiledPolicy`] makes decisions
 /// from it.
@@ -16,6 +18,7 @@ use crate::topic::TopicFilter;
 pub struct Policy {
     pub(super) version: u64,
     pub(super) roles: Vec<Role>,
+    pub(super) streams: Vec<Stream>,
     pub(super) rules: Vec<Rule>,
     pub(super) revocations: Vec<Revocation>,
     pub(super) tests: Vec<PolicyTest>,
@@ -32,6 +35,18 @@ impl Policy {
     #[must_use]
     pub fn roles(&self) -> &[Role] {
         &self.roles
+    }
+
+    /// The streams, in the order of the document. No topic is captured by two of them.
+    #[must_use]
+    pub fn streams(&self) -> &[Stream] {
+        &self.streams
+    }
+
+    /// The stream that keeps the messages of `topic`. Every filter is asked; [`super::CompiledPolicy`] has a table.
+    #[must_use]
+    pub fn stream_of(&self, topic: &Topic) -> Option<&Stream> {
+        self.streams.iter().find(|stream| stream.captures(topic))
     }
 
     /// The rules, allows and denies together, in the order of the document.
@@ -61,6 +76,7 @@ impl Policy {
             allows: of_effect(Effect::Allow),
             denies: of_effect(Effect::Deny),
             roles: self.roles.len(),
+            streams: self.streams.len(),
             revocations: self.revocations.len(),
             tests: self.tests.len(),
         }
@@ -78,6 +94,8 @@ pub struct Summary {
     pub denies: usize,
     /// Roles.
     pub roles: usize,
+    /// Streams.
+    pub streams: usize,
     /// Revocations.
     pub revocations: usize,
     /// Tests.
@@ -86,55 +104,12 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, allows, denies, roles, revocations, tests } = self;
+        let Self { version, allows, denies, roles, streams, revocations, tests } = self;
         write!(
             f,
-            "version {version}: {allows} allow, {denies} deny, {roles} roles, {revocations} revocations, {tests} tests"
+            "version {version}: {allows} allow, {denies} deny, {roles} roles, {streams} streams, {revocations} \
+             revocations, {tests} tests"
         )
-    }
-}
-
-/// What a principal may do, or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verb {
-    /// Send messages on topics.
-    Publish,
-    /// Receive messages of topics as they are sent.
-    Subscribe,
-    /// Reload the policy, revoke, drain.
-    Admin,
-    /// Read the audit log.
-    Audit,
-}
-
-impl Verb {
-    /// Every verb of this version.
-    pub const ALL: [Self; 4] = [Self::Publish, Self::Subscribe, Self::Admin, Self::Audit];
-
-    /// The word that documents and logs use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Subscribe => "subscribe",
-            Self::Admin => "admin",
-            Self::Audit => "audit",
-        }
-    }
-
-    /// Whether a rule with this verb names topics.
-    #[must_use]
-    pub const fn takes_topics(self) -> bool {
-        match self {
-            Self::Publish | Self::Subscribe => true,
-            Self::Admin | Self::Audit => false,
-        }
-    }
-}
-
-impl fmt::Display for Verb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -180,55 +155,6 @@ impl fmt::Debug for RuleId {
         write!(f, "RuleId({})", self.0)
     }
 }
-
-/// A name that operators give: of a rule, a role, a zone. Letters, digits, `.`, `_` and `-`, so that it can stand in
-/// any log line. Cloning shares the text.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Arc<str>);
-
-impl Name {
-    /// Parses a name.
-    ///
-    /// # Errors
-    /// [`NameError`] when it is empty, too long, or has another character.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=POLICY_NAME_BYTES_MAX).contains(&text.len()) || !text.bytes().all(allowed) {
-            return Err(NameError);
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Name({})", self.0)
-    }
-}
-
-/// A text that is no [`Name`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NameError;
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a name has 1 to {POLICY_NAME_BYTES_MAX} letters, digits, '.', '_' and '-'")
-    }
-}
-
-impl std::error::Error for NameError {}
 
 /// Some principals, without roles: one, or all below a SPIFFE path. There is no other pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -326,6 +252,7 @@ pub struct Rule {
     pub(super) who: Vec<Who>,
     pub(super) verbs: Vec<Verb>,
     pub(super) filters: Vec<TopicFilter>,
+    pub(super) streams: Vec<Name>,
     pub(super) when: When,
 }
 
@@ -354,16 +281,23 @@ impl Rule {
         &self.who
     }
 
-    /// Its verbs, at least one; either all of them take topics or none.
+    /// Its verbs, at least one; all of them take topics, or all take streams, or none takes either.
     #[must_use]
     pub fn verbs(&self) -> &[Verb] {
         &self.verbs
     }
 
-    /// Its topics: at least one when its verbs take topics, otherwise none.
+    /// Its topics: at least one when its verbs take topics. When they take streams, those that it is narrowed to, or
+    /// none when it is about the streams as a whole. Otherwise none.
     #[must_use]
     pub fn filters(&self) -> &[TopicFilter] {
         &self.filters
+    }
+
+    /// Its streams, which the policy has: at least one when its verbs take streams, otherwise none.
+    #[must_use]
+    pub fn streams(&self) -> &[Name] {
+        &self.streams
     }
 
     /// Its conditions.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::rule::{Effect, Name};
+use super::name::Name;
+use super::rule::Effect;
 
 /// Where and when a decision is made, as the broker knows it of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

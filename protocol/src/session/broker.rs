@@ -6,74 +6,21 @@ use bytes::{Bytes, BytesMut};
 
 use crate::batch::accept::ResumePoint;
 use crate::frame::{
-    Ack, AdminRequest, AdminResult, Alias, BindingGet, BindingReply, ClientFrame, Close, Closed, Deliver,
-    Drain, ErrorFrame, FrameType, Generation, Hello, Lagged, Later, Narrowed, Opened, Publish, Ready,
-    Refused, RequestId, Subscribe, SubscriptionId, Welcome, What,
+    Ack, AdminResult, Alias, BindingReply, CheckpointReply, ClientFrame, Close, Closed, Deliver, Drain,
+    ErrorFrame, FrameType, Generation, Hello, Lagged, Narrowed, Opened, Publish, Ready, RecordRange, Refused,
+    RequestId, Settle, Settled, Skipped, StreamStart, SubscriptionId, Sync, Welcome, What,
 };
 use crate::ids::StreamId;
-use crate::limits::{
-    DELIVERY_ALIASES_MAX, REQUESTS_OUTSTANDING_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX,
-    TOPICS_PER_CONNECTION_MAX,
-};
-use crate::refusal::Refusal;
-use crate::topic::Topic;
+use crate::limits::{REQUESTS_OUTSTANDING_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::refusal::{Code, Refusal};
 
+use super::broker_event::BrokerEvent;
+use super::delivery::{Delivery, DeliveryAliases};
 use super::error::SessionError;
 use super::link::Link;
 use super::outgoing::Outgoing;
+use super::publish_aliases::PublishAliases;
 use super::tick::Tick;
-
-/// What a client asks of the broker. Each event that carries a request id is answered exactly once.
-#[derive(Debug)]
-pub enum BrokerEvent {
-    /// The client says who it is. Answered by [`BrokerSession::welcome`] or [`BrokerSession::fail`].
-    Hello(Box<Hello>),
-    /// It wants to publish to a topic. Answered by [`BrokerSession::opened`] or [`BrokerSession::refuse`].
-    Open {
-        /// The request.
-        request: RequestId,
-        /// The topic.
-        topic: Topic,
-    },
-    /// A batch. Answered by [`BrokerSession::ack`] or [`BrokerSession::refuse`].
-    Publish {
-        /// The request.
-        request: RequestId,
-        /// An open alias.
-        alias: Alias,
-        /// The batch's bytes, not yet looked at.
-        batch: Bytes,
-    },
-    /// It wants live messages. Answered by [`BrokerSession::ready`] or [`BrokerSession::refuse_subscription`].
-    Subscribe(Subscribe),
-    /// A request of a later version. Answered by [`BrokerSession::refuse`].
-    Later(Later),
-    /// A publish alias or a subscription ends. CLOSED has been queued; nothing may be delivered on it any more.
-    Close(What),
-    /// More may be delivered on a subscription.
-    Credit(SubscriptionId),
-    /// It wants a key binding. Answered by [`BrokerSession::binding`] or [`BrokerSession::refuse`].
-    BindingGet(BindingGet),
-    /// It administers. Answered by [`BrokerSession::admin_result`] or [`BrokerSession::refuse`].
-    Admin(AdminRequest),
-    /// It gives up, for this reason; the connection ends.
-    Failed(Refusal),
-}
-
-/// A batch on its way to a subscription.
-#[derive(Debug, Clone)]
-pub struct Delivery<'a> {
-    /// The subscription.
-    pub subscription: SubscriptionId,
-    /// Its topic.
-    pub topic: &'a Topic,
-    /// Offset of its first message in its stream; none when it is live only.
-    pub offset: Option<u64>,
-    /// The broker's clock when it was accepted, milliseconds since 1970.
-    pub broker_ms: u64,
-    /// The batch, as its producer sent it.
-    pub batch: &'a Bytes,
-}
 
 /// The broker's half of a session.
 ///
@@ -86,13 +33,9 @@ pub struct Delivery<'a> {
 pub struct BrokerSession {
     state: State,
     link: Link,
-    /// Which publish aliases are open; the alias is the index.
-    aliases: Vec<Slot>,
-    free_aliases: Vec<u32>,
+    publish_aliases: PublishAliases,
     subscriptions: HashMap<SubscriptionId, Subscription>,
-    delivery_aliases: HashMap<Topic, Alias>,
-    delivery_topics: Vec<Topic>,
-    delivery_next: usize,
+    delivery_aliases: DeliveryAliases,
     unanswered: usize,
 }
 
@@ -105,16 +48,19 @@ enum State {
     Ended,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    Open,
-    Free,
-}
-
 /// Credit may be overdrawn by one batch, so it is signed.
 #[derive(Debug)]
 struct Subscription {
+    kind: Kind,
     credit: i64,
+}
+
+/// SUBSCRIBE, REPLAY and CONSUME share ids and credit; only what a durable consumer was given can be settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Live,
+    Replay,
+    Consumer,
 }
 
 impl BrokerSession {
@@ -124,12 +70,9 @@ impl BrokerSession {
         Self {
             state: State::ExpectHello,
             link: Link::new_at(now),
-            aliases: Vec::new(),
-            free_aliases: Vec::new(),
+            publish_aliases: PublishAliases::default(),
             subscriptions: HashMap::new(),
-            delivery_aliases: HashMap::new(),
-            delivery_topics: Vec::new(),
-            delivery_next: 0,
+            delivery_aliases: DeliveryAliases::default(),
             unanswered: 0,
         }
     }
@@ -178,26 +121,38 @@ impl BrokerSession {
             }
             ClientFrame::Publish(Publish { request, alias, batch }) => {
                 self.expect_answer(request)?;
-                self.open_slot(alias)?;
+                self.publish_aliases.expect_open(alias)?;
                 Ok(Some(BrokerEvent::Publish { request, alias, batch }))
             }
-            ClientFrame::Subscribe(subscribe) => self.handle_subscribe(subscribe).map(Some),
-            ClientFrame::Later(later) => {
-                self.expect_answer(later.request)?;
-                Ok(Some(BrokerEvent::Later(later)))
+            ClientFrame::Subscribe(subscribe) => {
+                self.begin(subscribe.request, subscribe.subscription, subscribe.credit_bytes, Kind::Live)?;
+                Ok(Some(BrokerEvent::Subscribe(subscribe)))
             }
-            ClientFrame::Close(Close(what)) => self.handle_close(what).map(Some),
+            ClientFrame::Replay(replay) => {
+                self.begin(replay.request, replay.subscription, replay.credit_bytes, Kind::Replay)?;
+                Ok(Some(BrokerEvent::Replay(replay)))
+            }
+            ClientFrame::Consume(consume) => {
+                self.begin(consume.request, consume.subscription, consume.credit_bytes, Kind::Consumer)?;
+                Ok(Some(BrokerEvent::Consume(consume)))
+            }
+            ClientFrame::Settle(settle) => self.handle_settle(settle),
+            ClientFrame::Close(Close(what)) => self.handle_close(what),
             ClientFrame::Credit(credit) => {
-                // A subscription that was just refused may still be credited by a client that does not know it.
+                // A subscription that has just ended here may still be credited by a client that does not know it.
                 let Some(subscription) = self.subscriptions.get_mut(&credit.subscription) else {
                     return Ok(None);
                 };
                 subscription.credit = subscription.credit.saturating_add(clamp_credit(credit.bytes));
-                Ok(Some(BrokerEvent::Credit(credit.subscription)))
+                Ok(Some(BrokerEvent::Credit(credit)))
             }
             ClientFrame::BindingGet(get) => {
                 self.expect_answer(get.request)?;
                 Ok(Some(BrokerEvent::BindingGet(get)))
+            }
+            ClientFrame::CheckpointGet(get) => {
+                self.expect_answer(get.request)?;
+                Ok(Some(BrokerEvent::CheckpointGet(get)))
             }
             ClientFrame::Admin(admin) => {
                 self.expect_answer(admin.request)?;
@@ -226,31 +181,61 @@ impl BrokerSession {
         Ok(BrokerEvent::Hello(hello))
     }
 
-    fn handle_subscribe(&mut self, subscribe: Subscribe) -> Result<BrokerEvent, SessionError> {
-        self.expect_answer(subscribe.request)?;
-        if self.subscriptions.contains_key(&subscribe.subscription) {
-            return Err(SessionError::SubscriptionInUse(subscribe.subscription));
+    /// SUBSCRIBE, REPLAY or CONSUME: the subscription exists from here on, and has its first credit.
+    fn begin(
+        &mut self,
+        request: RequestId,
+        id: SubscriptionId,
+        credit_bytes: u64,
+        kind: Kind,
+    ) -> Result<(), SessionError> {
+        self.expect_answer(request)?;
+        if self.subscriptions.contains_key(&id) {
+            return Err(SessionError::SubscriptionInUse(id));
         }
         if self.subscriptions.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
             return Err(SessionError::TooManySubscriptions);
         }
-        let credit = clamp_credit(subscribe.credit_bytes);
-        self.subscriptions.insert(subscribe.subscription, Subscription { credit });
-        Ok(BrokerEvent::Subscribe(subscribe))
+        self.subscriptions.insert(id, Subscription { kind, credit: clamp_credit(credit_bytes) });
+        Ok(())
     }
 
-    fn handle_close(&mut self, what: What) -> Result<BrokerEvent, SessionError> {
-        match what {
-            What::Alias(alias) => {
-                *self.open_slot(alias)? = Slot::Free;
-                self.free_aliases.push(alias.0);
+    /// What a client that wants no answer says of a subscription that has just ended here is nobody's business any
+    /// more: its deliveries are given out again.
+    fn handle_settle(&mut self, settle: Settle) -> Result<Option<BrokerEvent>, SessionError> {
+        match settle.sync {
+            Sync::Yes => self.expect_answer(settle.request)?,
+            Sync::No if settle.request.is_awaited() => {
+                return Err(SessionError::UnknownRequest(settle.request));
             }
+            Sync::No => {}
+        }
+        match self.subscriptions.get(&settle.subscription).map(|subscription| subscription.kind) {
+            Some(Kind::Consumer) => Ok(Some(BrokerEvent::Settle(settle))),
+            Some(Kind::Live | Kind::Replay) => Err(SessionError::NotAConsumer(settle.subscription)),
+            None => {
+                if settle.sync == Sync::Yes {
+                    let reason = format!("settle: subscription {} has ended", settle.subscription);
+                    self.refuse(settle.request, Refusal::new(Code::Session, reason));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// A subscription that is not there has just been ended by this side, and its CLOSED is on the way: CLOSE is not
+    /// answered with a second one.
+    fn handle_close(&mut self, what: What) -> Result<Option<BrokerEvent>, SessionError> {
+        match what {
+            What::Alias(alias) => self.publish_aliases.close(alias)?,
             What::Subscription(id) => {
-                self.subscriptions.remove(&id).ok_or(SessionError::UnknownSubscription(id))?;
+                if self.subscriptions.remove(&id).is_none() {
+                    return Ok(None);
+                }
             }
         }
         self.link.outgoing.push(&Closed(what));
-        Ok(BrokerEvent::Close(what))
+        Ok(Some(BrokerEvent::Close(what)))
     }
 
     /// HELLO has been judged good: the session serves from here on.
@@ -274,19 +259,7 @@ impl BrokerSession {
         stream: StreamId,
         resume: Option<ResumePoint>,
     ) -> Result<Alias, SessionError> {
-        let alias = match self.free_aliases.pop() {
-            Some(free) => Alias(free),
-            None if self.aliases.len() >= TOPICS_PER_CONNECTION_MAX => {
-                return Err(SessionError::TooManyTopics);
-            }
-            None => {
-                self.aliases.push(Slot::Free);
-                Alias(u32::try_from(self.aliases.len() - 1).expect("aliases are bounded by their limit"))
-            }
-        };
-        if let Some(slot) = self.slot(alias) {
-            *slot = Slot::Open;
-        }
+        let alias = self.publish_aliases.open()?;
         self.answered();
         self.link.outgoing.push(&Opened { request, alias, stream, resume });
         Ok(alias)
@@ -298,9 +271,11 @@ impl BrokerSession {
         self.link.outgoing.push(ack);
     }
 
-    /// Refuses a request.
+    /// Refuses a request, also one that wants no answer.
     pub fn refuse(&mut self, request: RequestId, refusal: Refusal) {
-        self.answered();
+        if request.is_awaited() {
+            self.answered();
+        }
         self.link.outgoing.push(&Refused { request, refusal });
     }
 
@@ -315,16 +290,25 @@ impl BrokerSession {
         self.refuse(request, refusal);
     }
 
-    /// A subscription is in effect.
+    /// A subscription is in effect. `start` says where a replay or durable consumer begins.
     pub fn ready(
         &mut self,
         request: RequestId,
         subscription: SubscriptionId,
         narrowed: Narrowed,
         generation: u64,
+        start: Option<StreamStart>,
     ) {
         self.answered();
-        self.link.outgoing.push(&Ready { request, subscription, narrowed, generation });
+        self.link.outgoing.push(&Ready { request, subscription, narrowed, generation, start });
+    }
+
+    /// Ends a subscription that is READY: a replay has come to its end, or the right to it is gone. What its client
+    /// still says of it is ignored. Nothing is sent when it has been closed meanwhile.
+    pub fn close_subscription(&mut self, subscription: SubscriptionId) {
+        if self.subscriptions.remove(&subscription).is_some() {
+            self.link.outgoing.push(&Closed(What::Subscription(subscription)));
+        }
     }
 
     /// Whether a subscription exists and has credit left.
@@ -338,34 +322,17 @@ impl BrokerSession {
     pub fn deliver(&mut self, delivery: &Delivery<'_>) {
         let Some(subscription) = self.subscriptions.get_mut(&delivery.subscription) else { return };
         subscription.credit = subscription.credit.saturating_sub_unsigned(delivery.batch.len() as u64);
-        let (alias, topic) = self.delivery_alias(delivery.topic);
+        let (alias, topic) = self.delivery_aliases.alias_of(delivery.topic, delivery.stream);
         self.link.outgoing.push(&Deliver {
             subscription: delivery.subscription,
             alias,
             offset: delivery.offset,
             broker_ms: delivery.broker_ms,
             topic,
+            stored: delivery.stored,
+            ranges: delivery.ranges.map(<[RecordRange]>::to_vec),
             batch: delivery.batch.clone(),
         });
-    }
-
-    /// The alias of a delivered topic, with the topic when the alias is given now. When all are in use the next one
-    /// in turn is given anew.
-    fn delivery_alias(&mut self, topic: &Topic) -> (Alias, Option<Topic>) {
-        if let Some(alias) = self.delivery_aliases.get(topic) {
-            return (*alias, None);
-        }
-        let index = self.delivery_next;
-        let alias = Alias(u32::try_from(index).expect("aliases are bounded by their limit"));
-        self.delivery_next = (index + 1) % DELIVERY_ALIASES_MAX as usize;
-        match self.delivery_topics.get_mut(index) {
-            Some(previous) => {
-                self.delivery_aliases.remove(&std::mem::replace(previous, topic.clone()));
-            }
-            None => self.delivery_topics.push(topic.clone()),
-        }
-        self.delivery_aliases.insert(topic.clone(), alias);
-        (alias, Some(topic.clone()))
     }
 
     /// Delivered topics that have an alias now.
@@ -378,6 +345,13 @@ impl BrokerSession {
     pub fn lagged(&mut self, subscription: SubscriptionId, missed: u64) {
         if missed > 0 && self.subscriptions.contains_key(&subscription) {
             self.link.outgoing.push(&Lagged { subscription, missed });
+        }
+    }
+
+    /// Says which offsets a replay or durable consumer does not get. Nothing is sent when it has been closed meanwhile.
+    pub fn skipped(&mut self, skipped: &Skipped) {
+        if self.subscriptions.contains_key(&skipped.subscription) {
+            self.link.outgoing.push(skipped);
         }
     }
 
@@ -395,6 +369,18 @@ impl BrokerSession {
     pub fn binding(&mut self, request: RequestId, binding: Bytes) {
         self.answered();
         self.link.outgoing.push(&BindingReply { request: Some(request), binding });
+    }
+
+    /// Answers a SETTLE that wants to know when it is on the disk.
+    pub fn settled(&mut self, request: RequestId) {
+        self.answered();
+        self.link.outgoing.push(&Settled { request });
+    }
+
+    /// Answers a request for a stream's checkpoint.
+    pub fn checkpoint(&mut self, reply: &CheckpointReply) {
+        self.answered();
+        self.link.outgoing.push(reply);
     }
 
     /// Answers an administrative request.
@@ -455,17 +441,10 @@ impl BrokerSession {
         self.link.deframer.release();
     }
 
-    fn slot(&mut self, alias: Alias) -> Option<&mut Slot> {
-        self.aliases.get_mut(usize::try_from(alias.0).ok()?)
-    }
-
-    fn open_slot(&mut self, alias: Alias) -> Result<&mut Slot, SessionError> {
-        self.slot(alias).filter(|slot| **slot == Slot::Open).ok_or(SessionError::UnknownAlias(alias))
-    }
-
-    /// 0 is not a request: in BINDING it stands for "not asked for".
+    /// 0 is not a request: in BINDING it stands for "not asked for". Ids with the highest bit are of requests that are
+    /// not answered.
     fn expect_answer(&mut self, request: RequestId) -> Result<(), SessionError> {
-        if request.0 == 0 {
+        if request.0 == 0 || !request.is_awaited() {
             return Err(SessionError::UnknownRequest(request));
         }
         if self.unanswered >= REQUESTS_OUTSTANDING_MAX {

@@ -5,65 +5,22 @@ use std::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 
 use crate::frame::{
-    Ack, AdminRequest, AdminResult, Alias, BindingGet, BindingReply, BrokerFrame, Close, Closed, Credit,
-    Deliver, Drain, ErrorFrame, FrameType, Generation, Hello, Lagged, Open, Opened, Operation, Publish,
-    Ready, Refused, RequestId, Subscribe, SubscriptionId, Welcome, What,
+    AdminRequest, Alias, BindingGet, BrokerFrame, CheckpointGet, Close, Closed, Consume, ConsumerKey,
+    ConsumerSettings, Credit, Deliver, ErrorFrame, FrameType, Hello, Open, Operation, Publish, Replay,
+    RequestId, Settle, SettleItem, Start, StreamTopic, Subscribe, SubscriptionId, Sync, Until, What,
 };
 use crate::ids::Kid;
-use crate::limits::{DELIVERY_ALIASES_MAX, REQUESTS_OUTSTANDING_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::limits::{DELIVERY_ALIASES_MAX, SETTLE_ITEMS_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::refusal::Refusal;
+use crate::stream_name::StreamName;
 use crate::topic::{Topic, TopicFilter};
 
+use super::client_event::{ClientEvent, Delivered};
 use super::error::SessionError;
 use super::link::Link;
 use super::outgoing::Outgoing;
+use super::requests::{Awaited, Requests};
 use super::tick::Tick;
-
-/// What a broker tells a client.
-#[derive(Debug)]
-pub enum ClientEvent {
-    /// The session serves from here on.
-    Welcome(Box<Welcome>),
-    /// A publish alias is granted.
-    Opened(Opened),
-    /// A batch was accepted.
-    Ack(Ack),
-    /// A request was refused.
-    Refused(Refused),
-    /// A subscription is in effect.
-    Ready(Ready),
-    /// An alias or subscription has ended.
-    Closed(What),
-    /// A batch for a subscription, not yet verified.
-    Deliver(Delivered),
-    /// Messages were lost because this client was slow.
-    Lagged(Lagged),
-    /// From here on another policy holds.
-    Generation(Generation),
-    /// A key binding, not yet verified.
-    Binding(BindingReply),
-    /// The answer to an administrative request.
-    AdminResult(AdminResult),
-    /// The broker is shutting down.
-    Drain(Drain),
-    /// The broker gives up, for this reason; the connection ends.
-    Failed(Refusal),
-}
-
-/// A delivery with its alias resolved. What the broker says of it is not proven.
-#[derive(Debug, Clone)]
-pub struct Delivered {
-    /// The subscription that it is for.
-    pub subscription: SubscriptionId,
-    /// The topic that the broker names.
-    pub topic: Topic,
-    /// Offset of its first message in its stream, as the broker says.
-    pub offset: Option<u64>,
-    /// When the broker says that it accepted it, milliseconds since 1970.
-    pub broker_ms: u64,
-    /// The batch's bytes.
-    pub batch: Bytes,
-}
 
 /// The client's half of a session.
 ///
@@ -76,11 +33,10 @@ pub struct Delivered {
 pub struct ClientSession {
     state: State,
     link: Link,
-    requests: HashMap<RequestId, Awaited>,
-    request_next: u32,
+    requests: Requests,
     subscriptions: HashMap<SubscriptionId, Subscription>,
     subscription_next: u32,
-    delivery_topics: HashMap<Alias, Topic>,
+    delivery_topics: HashMap<Alias, StreamTopic>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,15 +58,6 @@ enum Subscription {
     Closing,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Awaited {
-    Opened,
-    Ack,
-    Ready(SubscriptionId),
-    Binding,
-    AdminResult,
-}
-
 impl ClientSession {
     /// A session whose connection has just passed TLS.
     #[must_use]
@@ -118,8 +65,7 @@ impl ClientSession {
         Self {
             state: State::Start,
             link: Link::new_at(now),
-            requests: HashMap::new(),
-            request_next: 1,
+            requests: Requests::default(),
             subscriptions: HashMap::new(),
             subscription_next: 1,
             delivery_topics: HashMap::new(),
@@ -184,22 +130,21 @@ impl ClientSession {
                 ClientEvent::Welcome(welcome)
             }
             BrokerFrame::Opened(opened) => {
-                self.answered(opened.request, Awaited::Opened)?;
+                self.requests.answered(opened.request, Awaited::Opened)?;
                 ClientEvent::Opened(opened)
             }
             BrokerFrame::Ack(ack) => {
-                self.answered(ack.request, Awaited::Ack)?;
+                self.requests.answered(ack.request, Awaited::Ack)?;
                 ClientEvent::Ack(ack)
             }
             BrokerFrame::Refused(refused) => {
-                let awaited = self.requests.remove(&refused.request);
-                if let Awaited::Ready(id) = awaited.ok_or(SessionError::UnknownRequest(refused.request))? {
+                if let Some(Awaited::Ready(id)) = self.requests.refused(refused.request)? {
                     self.subscriptions.remove(&id);
                 }
                 ClientEvent::Refused(refused)
             }
             BrokerFrame::Ready(ready) => {
-                self.answered(ready.request, Awaited::Ready(ready.subscription))?;
+                self.requests.answered(ready.request, Awaited::Ready(ready.subscription))?;
                 self.handle_ready(ready.subscription)?;
                 ClientEvent::Ready(ready)
             }
@@ -217,15 +162,29 @@ impl ClientSession {
                 }
                 ClientEvent::Lagged(lagged)
             }
+            BrokerFrame::Skipped(skipped) => {
+                if self.subscription(skipped.subscription)? != Subscription::Open {
+                    return Ok(None);
+                }
+                ClientEvent::Skipped(skipped)
+            }
+            BrokerFrame::Settled(settled) => {
+                self.requests.answered(settled.request, Awaited::Settled)?;
+                ClientEvent::Settled(settled)
+            }
+            BrokerFrame::Checkpoint(reply) => {
+                self.requests.answered(reply.request, Awaited::Checkpoint)?;
+                ClientEvent::Checkpoint(reply)
+            }
             BrokerFrame::Generation(generation) => ClientEvent::Generation(generation),
             BrokerFrame::Binding(binding) => {
                 if let Some(request) = binding.request {
-                    self.answered(request, Awaited::Binding)?;
+                    self.requests.answered(request, Awaited::Binding)?;
                 }
                 ClientEvent::Binding(binding)
             }
             BrokerFrame::AdminResult(result) => {
-                self.answered(result.request, Awaited::AdminResult)?;
+                self.requests.answered(result.request, Awaited::AdminResult)?;
                 ClientEvent::AdminResult(result)
             }
             BrokerFrame::Ping(nonce) => {
@@ -255,13 +214,13 @@ impl ClientSession {
     /// that one of them gives is kept.
     fn handle_deliver(&mut self, deliver: Deliver) -> Result<Option<Delivered>, SessionError> {
         let state = self.subscription(deliver.subscription)?;
-        let topic = match deliver.topic {
+        let named = match deliver.topic {
             Some(_) if deliver.alias.0 >= DELIVERY_ALIASES_MAX => {
                 return Err(SessionError::UnknownAlias(deliver.alias));
             }
-            Some(topic) => {
-                self.delivery_topics.insert(deliver.alias, topic.clone());
-                topic
+            Some(named) => {
+                self.delivery_topics.insert(deliver.alias, named.clone());
+                named
             }
             None => {
                 let known = self.delivery_topics.get(&deliver.alias);
@@ -270,18 +229,26 @@ impl ClientSession {
         };
         Ok((state == Subscription::Open).then_some(Delivered {
             subscription: deliver.subscription,
-            topic,
+            topic: named.topic,
+            stream_id: named.stream,
             offset: deliver.offset,
             broker_ms: deliver.broker_ms,
+            stored: deliver.stored,
+            ranges: deliver.ranges,
             batch: deliver.batch,
         }))
     }
 
+    /// A broker ends only what it has said to be READY.
     fn handle_closed(&mut self, what: What) -> Result<(), SessionError> {
-        match what {
-            What::Alias(_) => Ok(()),
-            What::Subscription(id) => {
-                self.subscriptions.remove(&id).map(drop).ok_or(SessionError::UnknownSubscription(id))
+        let What::Subscription(id) = what else { return Ok(()) };
+        match self.subscription(id)? {
+            Subscription::Opening | Subscription::OpeningToClose => {
+                Err(SessionError::UnknownSubscription(id))
+            }
+            Subscription::Open | Subscription::Closing => {
+                self.subscriptions.remove(&id);
+                Ok(())
             }
         }
     }
@@ -291,7 +258,7 @@ impl ClientSession {
     /// # Errors
     /// [`SessionError::TooManyRequests`].
     pub fn open(&mut self, topic: Topic) -> Result<RequestId, SessionError> {
-        let request = self.request(Awaited::Opened)?;
+        let request = self.requests.begin(Awaited::Opened)?;
         self.link.outgoing.push(&Open { request, topic });
         Ok(request)
     }
@@ -301,7 +268,7 @@ impl ClientSession {
     /// # Errors
     /// [`SessionError::TooManyRequests`].
     pub fn publish(&mut self, alias: Alias, batch: Bytes) -> Result<RequestId, SessionError> {
-        let request = self.request(Awaited::Ack)?;
+        let request = self.requests.begin(Awaited::Ack)?;
         self.link.outgoing.push(&Publish { request, alias, batch });
         Ok(request)
     }
@@ -315,18 +282,90 @@ impl ClientSession {
         filter: TopicFilter,
         credit_bytes: u64,
     ) -> Result<(RequestId, SubscriptionId), SessionError> {
-        if self.subscriptions.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
-            return Err(SessionError::TooManySubscriptions);
-        }
-        let mut subscription = SubscriptionId(self.subscription_next);
-        while self.subscriptions.contains_key(&subscription) {
-            subscription = SubscriptionId(subscription.0.wrapping_add(1));
-        }
-        let request = self.request(Awaited::Ready(subscription))?;
-        self.subscription_next = subscription.0.wrapping_add(1);
-        self.subscriptions.insert(subscription, Subscription::Opening);
+        let (request, subscription) = self.begin()?;
         self.link.outgoing.push(&Subscribe { request, subscription, credit_bytes, filter });
         Ok((request, subscription))
+    }
+
+    /// Asks for a stream's messages from a place on, with credit for the first of them.
+    ///
+    /// # Errors
+    /// [`SessionError::TooManySubscriptions`] or [`SessionError::TooManyRequests`].
+    pub fn replay(
+        &mut self,
+        stream: StreamName,
+        from: Start,
+        until: Until,
+        filter: Option<TopicFilter>,
+        credit_bytes: u64,
+    ) -> Result<(RequestId, SubscriptionId), SessionError> {
+        let (request, subscription) = self.begin()?;
+        let replay = Replay { request, subscription, credit_bytes, from, until, stream, filter };
+        self.link.outgoing.push(&replay);
+        Ok((request, subscription))
+    }
+
+    /// Creates or joins a durable consumer, with credit for its first messages.
+    ///
+    /// # Errors
+    /// [`SessionError::TooManySubscriptions`] or [`SessionError::TooManyRequests`].
+    pub fn consume(
+        &mut self,
+        consumer: ConsumerKey,
+        from: Start,
+        settings: ConsumerSettings,
+        filter: Option<TopicFilter>,
+        credit_bytes: u64,
+    ) -> Result<(RequestId, SubscriptionId), SessionError> {
+        let (request, subscription) = self.begin()?;
+        let ConsumerKey { stream, consumer } = consumer;
+        let consume =
+            Consume { request, subscription, credit_bytes, from, settings, stream, consumer, filter };
+        self.link.outgoing.push(&consume);
+        Ok((request, subscription))
+    }
+
+    /// Says what became of deliveries of a durable consumer. Gives the request when its answer is awaited; nothing is
+    /// sent, and none given, when the subscription is not open any more or there are no items: what is not settled is
+    /// delivered again.
+    ///
+    /// # Errors
+    /// [`SessionError::TooManyRequests`].
+    ///
+    /// # Panics
+    /// When there are more than [`SETTLE_ITEMS_MAX`] items.
+    pub fn settle(
+        &mut self,
+        subscription: SubscriptionId,
+        items: Vec<SettleItem>,
+        sync: Sync,
+    ) -> Result<Option<RequestId>, SessionError> {
+        assert!(items.len() <= SETTLE_ITEMS_MAX, "whoever settles keeps to the limit");
+        if items.is_empty() || self.subscriptions.get(&subscription) != Some(&Subscription::Open) {
+            return Ok(None);
+        }
+        let request = match sync {
+            Sync::Yes => self.requests.begin(Awaited::Settled)?,
+            Sync::No => self.requests.begin_unawaited(),
+        };
+        self.link.outgoing.push(&Settle { request, subscription, sync, items });
+        Ok(request.is_awaited().then_some(request))
+    }
+
+    /// Asks for a stream's newest checkpoint, and for proofs that lead to it: from an older one of `old_size` leaves
+    /// (0: none), and of one leaf.
+    ///
+    /// # Errors
+    /// [`SessionError::TooManyRequests`].
+    pub fn checkpoint_get(
+        &mut self,
+        stream: StreamName,
+        old_size: u64,
+        leaf_index: Option<u64>,
+    ) -> Result<RequestId, SessionError> {
+        let request = self.requests.begin(Awaited::Checkpoint)?;
+        self.link.outgoing.push(&CheckpointGet { request, old_size, leaf_index, stream });
+        Ok(request)
     }
 
     /// Lets the broker deliver more on a subscription.
@@ -359,7 +398,7 @@ impl ClientSession {
     /// # Errors
     /// [`SessionError::TooManyRequests`].
     pub fn binding_get(&mut self, kid: Kid) -> Result<RequestId, SessionError> {
-        let request = self.request(Awaited::Binding)?;
+        let request = self.requests.begin(Awaited::Binding)?;
         self.link.outgoing.push(&BindingGet { request, kid });
         Ok(request)
     }
@@ -369,7 +408,7 @@ impl ClientSession {
     /// # Errors
     /// [`SessionError::TooManyRequests`].
     pub fn admin(&mut self, operation: Operation) -> Result<RequestId, SessionError> {
-        let request = self.request(Awaited::AdminResult)?;
+        let request = self.requests.begin(Awaited::AdminResult)?;
         self.link.outgoing.push(&AdminRequest { request, operation });
         Ok(request)
     }
@@ -416,25 +455,18 @@ impl ClientSession {
         self.subscriptions.get(&id).copied().ok_or(SessionError::UnknownSubscription(id))
     }
 
-    /// The next request id that is free; 0 means "not asked for" on the wire and is never used.
-    fn request(&mut self, awaited: Awaited) -> Result<RequestId, SessionError> {
-        if self.requests.len() >= REQUESTS_OUTSTANDING_MAX {
-            return Err(SessionError::TooManyRequests);
+    /// A new subscription, and the request that its READY will answer.
+    fn begin(&mut self) -> Result<(RequestId, SubscriptionId), SessionError> {
+        if self.subscriptions.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
+            return Err(SessionError::TooManySubscriptions);
         }
-        let mut request = RequestId(self.request_next);
-        while request.0 == 0 || self.requests.contains_key(&request) {
-            request = RequestId(request.0.wrapping_add(1));
+        let mut subscription = SubscriptionId(self.subscription_next);
+        while self.subscriptions.contains_key(&subscription) {
+            subscription = SubscriptionId(subscription.0.wrapping_add(1));
         }
-        self.request_next = request.0.wrapping_add(1);
-        self.requests.insert(request, awaited);
-        Ok(request)
-    }
-
-    fn answered(&mut self, request: RequestId, awaited: Awaited) -> Result<(), SessionError> {
-        if self.requests.get(&request) != Some(&awaited) {
-            return Err(SessionError::UnknownRequest(request));
-        }
-        self.requests.remove(&request);
-        Ok(())
+        let request = self.requests.begin(Awaited::Ready(subscription))?;
+        self.subscription_next = subscription.0.wrapping_add(1);
+        self.subscriptions.insert(subscription, Subscription::Opening);
+        Ok((request, subscription))
     }
 }

@@ -26,6 +26,8 @@ pub enum SessionError {
     UnknownSubscription(SubscriptionId),
     /// A subscription id that is in use.
     SubscriptionInUse(SubscriptionId),
+    /// SETTLE of a subscription that is not one of a durable consumer.
+    NotAConsumer(SubscriptionId),
     /// An answer to a request that was not made, or of another kind; or a request with the id 0, which is none.
     UnknownRequest(RequestId),
     /// More publish topics than a connection may hold.
@@ -63,6 +65,7 @@ impl SessionError {
             | Self::UnknownAlias(_)
             | Self::UnknownSubscription(_)
             | Self::SubscriptionInUse(_)
+            | Self::NotAConsumer(_)
             | Self::UnknownRequest(_) => Code::Session,
         };
         Refusal::new(code, self.to_string())
@@ -77,6 +80,7 @@ impl fmt::Display for SessionError {
             Self::UnknownAlias(alias) => write!(f, "alias {alias} is not open"),
             Self::UnknownSubscription(id) => write!(f, "subscription {id} is not open"),
             Self::SubscriptionInUse(id) => write!(f, "subscription {id} is in use"),
+            Self::NotAConsumer(id) => write!(f, "subscription {id} is not one of a durable consumer"),
             Self::UnknownRequest(id) => write!(f, "request {id} does not exist"),
             Self::TooManyTopics => {
                 write!(f, "more than {TOPICS_PER_CONNECTION_MAX} topics on one connection")
@@ -102,6 +106,7 @@ impl std::error::Error for SessionError {
             | Self::UnknownAlias(_)
             | Self::UnknownSubscription(_)
             | Self::SubscriptionInUse(_)
+            | Self::NotAConsumer(_)
             | Self::UnknownRequest(_)
             | Self::TooManyTopics
             | Self::TooManySubscriptions

@@ -12,14 +12,22 @@
 //! tests can put two of them in a box and cut the bytes between them wherever they like.
 
 mod broker;
+mod broker_event;
 mod client;
+mod client_event;
+mod delivery;
 mod error;
 mod link;
 mod outgoing;
+mod publish_aliases;
+mod requests;
 mod tick;
 
-pub use broker::{BrokerEvent, BrokerSession, Delivery};
-pub use client::{ClientEvent, ClientSession, Delivered};
+pub use broker::BrokerSession;
+pub use broker_event::BrokerEvent;
+pub use client::ClientSession;
+pub use client_event::{ClientEvent, Delivered};
+pub use delivery::Delivery;
 pub use error::SessionError;
 pub use outgoing::Outgoing;
 pub use tick::Tick;

@@ -9,9 +9,9 @@ use sealbus_protocol::batch::{FormatError, RecordError};
 use sealbus_protocol::frame::admin::{Decision, Question};
 use sealbus_protocol::frame::{
     Ack, AdminRequest, AdminResult, Alias, BindingGet, BindingReply, BrokerFrame, ClientFrame, Close, Closed,
-    Credit, Deliver, Drain, ErrorFrame, Frame, FrameType, Freshness, Generation, Hello, IncarnationState,
-    InstanceKind, Lagged, Later, Limits, Narrowed, Nonce, Open, Opened, Operation, Outcome, Publish, Ready,
-    Refused, RequestId, Subscribe, SubscriptionId, Welcome, What,
+    Credit, Deliver, Drain, ErrorFrame, Frame, Freshness, Generation, Hello, IncarnationState, InstanceKind,
+    Lagged, Limits, Narrowed, Nonce, Open, Opened, Operation, Outcome, Publish, Ready, Refused, RequestId,
+    Settled, StreamTopic, Subscribe, SubscriptionId, Welcome, What,
 };
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::ParseIdError;
@@ -19,6 +19,8 @@ use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::topic::{Topic, TopicFilter};
 use sealbus_protocol::wire::DecodeError;
 use serde_json::Value;
+
+use crate::stream_build;
 
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
     assert_eq!(text.len() % 2, 0, "hex digits come in pairs");
@@ -53,7 +55,7 @@ pub(crate) fn id<T: FromStr<Err = ParseIdError>>(value: &Value) -> T {
     text(value).parse().expect("an identifier")
 }
 
-fn number32(value: &Value) -> u32 {
+pub(crate) fn number32(value: &Value) -> u32 {
     u32::try_from(number(value)).expect("a number of four bytes")
 }
 
@@ -83,6 +85,15 @@ pub(crate) fn alias(fields: &Value) -> Alias {
 
 pub(crate) fn subscription(fields: &Value) -> SubscriptionId {
     SubscriptionId(number32(&fields["subscription"]))
+}
+
+/// The subscription that CLOSED is of.
+pub(crate) fn subscription_of(fields: &Value) -> SubscriptionId {
+    let id = match what(fields) {
+        What::Subscription(id) => Some(id),
+        What::Alias(_) => None,
+    };
+    id.expect("a subscription")
 }
 
 pub(crate) fn offset(fields: &Value) -> Option<u64> {
@@ -194,16 +205,19 @@ pub(crate) fn operation(fields: &Value) -> Operation {
                 "publish" => Question::Publish(topic(&fields["topic"])),
                 "subscribe" => Question::Subscribe(topic(&fields["topic"])),
                 "admin" => Question::Admin,
+                "audit" => Question::Audit,
+                "replay" => Question::Replay(stream_build::name(&fields["stream"])),
+                "consume" => Question::Consume(stream_build::name(&fields["stream"])),
                 word => {
-                    assert_eq!(word, "audit");
-                    Question::Audit
+                    assert_eq!(word, "describe");
+                    Question::Describe(stream_build::name(&fields["stream"]))
                 }
             },
         },
-        word => {
-            assert_eq!(word, "audit-read");
+        "audit-read" => {
             Operation::AuditRead { from: number(&fields["from"]), lines_max: number32(&fields["lines_max"]) }
         }
+        _ => stream_build::operation(fields),
     }
 }
 
@@ -224,14 +238,12 @@ pub(crate) fn outcome(fields: &Value) -> Outcome {
             ),
             why: text(&fields["why"]).to_owned(),
         },
-        word => {
-            assert_eq!(word, "audit-read");
-            Outcome::AuditLines {
-                from: number(&fields["from"]),
-                next: number(&fields["next"]),
-                lines: bytes(&fields["lines"]),
-            }
-        }
+        "audit-read" => Outcome::AuditLines {
+            from: number(&fields["from"]),
+            next: number(&fields["next"]),
+            lines: bytes(&fields["lines"]),
+        },
+        _ => stream_build::outcome(fields),
     }
 }
 
@@ -249,14 +261,6 @@ fn pong(nonce: Nonce) -> Bytes {
 
 pub(crate) fn nonce(fields: &Value) -> Nonce {
     Nonce(u64::from_be_bytes(array(&fields["nonce"])))
-}
-
-/// A frame of which this version knows only its type and the request id in front.
-fn later(kind: FrameType, fields: &Value) -> Bytes {
-    let rest = bytes(&fields["rest"]);
-    let payload_len = rest.len() + 4;
-    let header = sealbus_protocol::frame::FrameHeader { kind, flags: 0, payload_len }.encode();
-    [&header[..], &request(fields).0.to_be_bytes(), &rest].concat().into()
 }
 
 /// A frame that a client sends: its bytes, and what a broker must read in them.
@@ -290,11 +294,13 @@ pub(crate) fn client_frame(name: &str, fields: &Value) -> (Bytes, ClientFrame) {
         }
         "PING" => (ping(nonce(fields)), ClientFrame::Ping(nonce(fields))),
         "PONG" => (pong(nonce(fields)), ClientFrame::Pong(nonce(fields))),
-        "ERROR" => both(ErrorFrame(refusal(fields)), ClientFrame::Error),
+        "REPLAY" => both(stream_build::replay(fields), ClientFrame::Replay),
+        "CONSUME" => both(stream_build::consume(fields), ClientFrame::Consume),
+        "SETTLE" => both(stream_build::settle(fields), ClientFrame::Settle),
+        "CHECKPOINT_GET" => both(stream_build::checkpoint_get(fields), ClientFrame::CheckpointGet),
         other => {
-            let kinds = [FrameType::Replay, FrameType::Consume, FrameType::Settle];
-            let kind = kinds.into_iter().find(|kind| kind.as_str() == other).expect("a frame of clients");
-            (later(kind, fields), ClientFrame::Later(Later { kind, request: request(fields) }))
+            assert_eq!(other, "ERROR", "a frame of clients");
+            both(ErrorFrame(refusal(fields)), ClientFrame::Error)
         }
     }
 }
@@ -322,6 +328,7 @@ pub(crate) fn broker_frame(name: &str, fields: &Value) -> (Bytes, BrokerFrame) {
                 subscription: subscription(fields),
                 narrowed: narrowed(fields),
                 generation: number(&fields["generation"]),
+                start: stream_build::stream_start(fields),
             },
             BrokerFrame::Ready,
         ),
@@ -332,7 +339,12 @@ pub(crate) fn broker_frame(name: &str, fields: &Value) -> (Bytes, BrokerFrame) {
                 alias: alias(fields),
                 offset: offset(fields),
                 broker_ms: number(&fields["broker_ms"]),
-                topic: fields["topic"].is_string().then(|| topic(&fields["topic"])),
+                topic: fields["topic"].is_string().then(|| StreamTopic {
+                    topic: topic(&fields["topic"]),
+                    stream: id(&fields["stream_id"]),
+                }),
+                stored: stream_build::stored(fields),
+                ranges: stream_build::ranges(fields),
                 batch: bytes(&fields["batch"]),
             },
             BrokerFrame::Deliver,
@@ -341,6 +353,11 @@ pub(crate) fn broker_frame(name: &str, fields: &Value) -> (Bytes, BrokerFrame) {
             Lagged { subscription: subscription(fields), missed: number(&fields["missed"]) },
             BrokerFrame::Lagged,
         ),
+        "SKIPPED" => both(stream_build::skipped(fields), BrokerFrame::Skipped),
+        "SETTLED" => both(Settled { request: request(fields) }, BrokerFrame::Settled),
+        "CHECKPOINT" => {
+            both(stream_build::checkpoint(fields), |reply| BrokerFrame::Checkpoint(Box::new(reply)))
+        }
         "GENERATION" => both(generation(fields), BrokerFrame::Generation),
         "BINDING" => both(
             BindingReply {

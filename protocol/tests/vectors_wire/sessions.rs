@@ -10,8 +10,8 @@ use sealbus_protocol::session::{
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::build;
 use crate::build::{array, bytes, list, number, text};
+use crate::{build, stream_build};
 
 pub(crate) const FILE: &str = include_str!("../../vectors/session.json");
 
@@ -41,6 +41,25 @@ impl Pair {
             "SUBSCRIBE" => {
                 let filter = build::filter(&fields["filter"]);
                 self.client.subscribe(filter, number(&fields["credit_bytes"]))?;
+            }
+            "REPLAY" => {
+                let replay = stream_build::replay(fields);
+                let (stream, filter) = (replay.stream, replay.filter);
+                self.client.replay(stream, replay.from, replay.until, filter, replay.credit_bytes)?;
+            }
+            "CONSUME" => {
+                let consume = stream_build::consume(fields);
+                let key = stream_build::consumer(fields);
+                let (settings, filter) = (consume.settings, consume.filter);
+                self.client.consume(key, consume.from, settings, filter, consume.credit_bytes)?;
+            }
+            "SETTLE" => {
+                let id = build::subscription(fields);
+                self.client.settle(id, stream_build::items(fields), stream_build::sync(fields))?;
+            }
+            "CHECKPOINT_GET" => {
+                let get = stream_build::checkpoint_get(fields);
+                self.client.checkpoint_get(get.stream, get.old_size, get.leaf_index)?;
             }
             "CREDIT" => self.client.credit(build::subscription(fields), number(&fields["bytes"])),
             "BINDING_GET" => {
@@ -73,7 +92,15 @@ impl Pair {
             "READY" => {
                 let narrowed = build::narrowed(fields);
                 let id = build::subscription(fields);
-                self.broker.ready(build::request(fields), id, narrowed, number(&fields["generation"]));
+                let start = stream_build::stream_start(fields);
+                self.broker.ready(build::request(fields), id, narrowed, number(&fields["generation"]), start);
+            }
+            "SKIPPED" => self.broker.skipped(&stream_build::skipped(fields)),
+            "SETTLED" => self.broker.settled(build::request(fields)),
+            "CHECKPOINT" => self.broker.checkpoint(&stream_build::checkpoint(fields)),
+            "CLOSED" => self.broker.close_subscription(build::subscription_of(fields)),
+            "REFUSED" if !build::request(fields).is_awaited() => {
+                self.broker.refuse(build::request(fields), build::refusal(fields));
             }
             "REFUSED" => {
                 let id = sealbus_protocol::frame::SubscriptionId(2);
@@ -85,8 +112,11 @@ impl Pair {
                 self.broker.deliver(&Delivery {
                     subscription: build::subscription(fields),
                     topic: &topic,
+                    stream: build::id(&fields["stream_id"]),
                     offset: build::offset(fields),
                     broker_ms: number(&fields["broker_ms"]),
+                    stored: stream_build::stored(fields),
+                    ranges: stream_build::ranges(fields).as_deref(),
                     batch: &batch,
                 });
             }
@@ -160,6 +190,9 @@ fn client_event_name(event: &ClientEvent) -> &'static str {
             "DELIVER"
         }
         ClientEvent::Lagged(_) => "LAGGED",
+        ClientEvent::Skipped(_) => "SKIPPED",
+        ClientEvent::Settled(_) => "SETTLED",
+        ClientEvent::Checkpoint(_) => "CHECKPOINT",
         ClientEvent::Generation(_) => "GENERATION",
         ClientEvent::Binding(_) => "BINDING",
         ClientEvent::AdminResult(_) => "RESULT",
@@ -174,7 +207,10 @@ fn broker_event_name(event: &BrokerEvent) -> &'static str {
         BrokerEvent::Open { .. } => "OPEN",
         BrokerEvent::Publish { .. } => "PUBLISH",
         BrokerEvent::Subscribe(_) => "SUBSCRIBE",
-        BrokerEvent::Later(_) => "LATER",
+        BrokerEvent::Replay(_) => "REPLAY",
+        BrokerEvent::Consume(_) => "CONSUME",
+        BrokerEvent::Settle(_) => "SETTLE",
+        BrokerEvent::CheckpointGet(_) => "CHECKPOINT_GET",
         BrokerEvent::Close(_) => "CLOSE",
         BrokerEvent::Credit(_) => "CREDIT",
         BrokerEvent::BindingGet(_) => "BINDING_GET",
@@ -188,7 +224,7 @@ fn a_conversation_is_held_byte_for_byte() {
     let file = crate::parse(FILE);
     let mut pair = Pair::new();
     let steps = list(&file["conversation"]);
-    assert_eq!(steps.len(), 32);
+    assert_eq!(steps.len(), 47);
     for (number, step) in steps.iter().enumerate() {
         let frame = text(&step["frame"]);
         let of_client = text(&step["from"]) == "client";
@@ -258,7 +294,7 @@ fn pair_in(state: &str, steps: &[Value]) -> Pair {
 fn a_session_refuses_with_this_code() {
     let file = crate::parse(FILE);
     let cases = list(&file["refuse"]);
-    assert_eq!(cases.len(), 24);
+    assert_eq!(cases.len(), 33);
     for case in cases {
         let name = text(&case["name"]);
         let mut pair = pair_in(text(&case["state"]), list(&file["conversation"]));

@@ -4,6 +4,7 @@ use sealbus_protocol::policy::Verb;
 use sealbus_protocol::refusal::Code;
 
 use crate::audit::event::{CutReason, Event, PreviousRun};
+use crate::audit::stream::StreamChange;
 
 /// An OCSF class, with what its events must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,7 @@ pub(super) fn labels(event: &Event) -> Labels {
                 | CutReason::Fenced
                 | CutReason::Superseded
                 | CutReason::Drained
+                | CutReason::StreamsChanged
                 | CutReason::AuditUnavailable => Dropped,
             };
             ("session-cut", Authentication, 2, Low, Success, Some(disposition))
@@ -100,10 +102,26 @@ pub(super) fn labels(event: &Event) -> Labels {
         Event::Subscribed { .. } => ("subscribed", ApiActivity, 2, Informational, Success, Some(Allowed)),
         Event::Unsubscribed { .. } => ("unsubscribed", ApiActivity, 2, Informational, Success, None),
         Event::Opened { .. } => ("opened", ApiActivity, 1, Informational, Success, Some(Allowed)),
+        Event::Replaying { .. } => ("replaying", ApiActivity, 2, Informational, Success, Some(Allowed)),
+        Event::Consuming { .. } => ("consuming", ApiActivity, 2, Informational, Success, Some(Allowed)),
+        Event::Stream { change, .. } => {
+            let (activity, severity, status) = match change {
+                StreamChange::Created => (1, Informational, Success),
+                StreamChange::Opened { .. }
+                | StreamChange::Resumed
+                | StreamChange::SegmentSealed { .. } => (3, Informational, Success),
+                StreamChange::Trimmed { .. } => (4, Informational, Success),
+                StreamChange::DeadLettered { .. } | StreamChange::Repaired(_) => (3, Low, Success),
+                StreamChange::Full => (3, High, Failure),
+                StreamChange::Stopped(_) | StreamChange::Damaged(_) => (3, Critical, Failure),
+            };
+            (change.name(), EntityManagement, activity, severity, status, None)
+        }
+        Event::IndexRebuilt { .. } => ("index-rebuilt", EntityManagement, 3, Medium, Success, None),
         Event::Denied { verb, .. } => {
             let activity = match verb {
                 Verb::Publish => 1,
-                Verb::Subscribe | Verb::Audit => 2,
+                Verb::Subscribe | Verb::Replay | Verb::Consume | Verb::Describe | Verb::Audit => 2,
                 Verb::Admin => 3,
             };
             ("denied", ApiActivity, activity, Low, Failure, Some(Unauthorized))
@@ -148,6 +166,7 @@ pub(super) const fn suspicion(code: Code) -> Suspicion {
         | Code::StaleVersion
         | Code::Unsupported
         | Code::Draining
+        | Code::Conflict
         | Code::Internal => Suspicion::Fault,
     }
 }

@@ -149,7 +149,22 @@ fn the_longest_line_fits() {
                 agent.clone_from(&worst);
                 zone.clone_from(&worst);
             }
-            Event::SessionCut { why: CutReason::CertificateRefused(reason), .. } => reason.clone_from(&worst),
+            Event::SessionCut { why: CutReason::CertificateRefused(reason), .. }
+            | Event::IndexRebuilt { reason } => reason.clone_from(&worst),
+            Event::Replaying { stream, .. } => stream.clone_from(&worst),
+            Event::Consuming { stream, consumer, .. } => {
+                stream.clone_from(&worst);
+                consumer.clone_from(&worst);
+            }
+            Event::Stream { name, change, .. } => {
+                name.clone_from(&worst);
+                if let StreamChange::Damaged(reason)
+                | StreamChange::Stopped(reason)
+                | StreamChange::Repaired(reason) = change
+                {
+                    reason.clone_from(&worst);
+                }
+            }
             _ => continue,
         }
         let bytes = encoded(&event, None);

@@ -80,6 +80,19 @@ impl SimVfs {
         digest
     }
 
+    /// As [`SimVfs::digest`], of what is below a directory.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn digest_below(&self, dir: &Path) -> io::Result<[u8; 16]> {
+        let (dir, (names, contents)) = {
+            let state = self.shared.lock();
+            (state.directory(dir)?, state.seen())
+        };
+        let below = names.iter().filter(|(path, _)| path.starts_with(&dir));
+        Ok(digest(&below.map(|(path, node)| (path.clone(), *node)).collect(), &contents))
+    }
+
     /// Lets the nth operation of this kind from now on fail, 1 being the next. A write leaves nothing or, as
     /// [`Operation::TornWrite`], half; what a failed sync should have kept no later sync keeps.
     pub fn fail_nth(&self, operation: Operation, nth: u64, errno: i32) {

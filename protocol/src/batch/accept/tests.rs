@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::batch::testing::Producer;
 use crate::batch::{Headers, produce::OpenBatch};
@@ -265,6 +267,161 @@ fn a_restarted_broker_takes_the_sequence_from_the_first_batch() {
     let after = producer.batch(&[b"two"]);
     bench.accept(after);
     assert_eq!(bench.state.resume_point().unwrap().next_seq, 2);
+}
+
+/// Accepts `count` batches at these offsets, and gives them back with what stood behind each.
+fn accepted(bench: &mut Bench, producer: &mut Producer, count: usize) -> Vec<Accepted> {
+    let accept = |offset| {
+        let batch = producer.batch(&[b"one", b"two"]);
+        let Verdict::Accept(accepted) = bench.judge(batch) else { panic!("the batch is good") };
+        let receipt = Receipt { durability: Durability::Fsync, offset: Some(offset) };
+        bench.state.commit(&accepted, receipt);
+        accepted
+    };
+    (0..count as u64).map(|at| 2 * at).map(accept).collect()
+}
+
+/// All that a judgement depends on.
+fn told(state: &SequenceState) -> (Option<ResumePoint>, Vec<RememberedBatch>) {
+    (state.end, state.remembered().collect())
+}
+
+#[test]
+fn a_stream_begins_at_zero() {
+    let mut producer = Producer::new(TOPIC);
+    let mut bench = Bench::new(&producer);
+    bench.state = SequenceState::from_start();
+    let (first, second) = (producer.batch(&[b"one"]), producer.batch(&[b"two"]));
+    assert_eq!(bench.state.resume_point(), None, "there is nothing to go on from");
+    assert_eq!(bench.code(second.clone()), Code::Gap);
+    bench.accept(first);
+    assert_eq!(bench.state.resume_point().unwrap().next_seq, 1);
+    bench.accept(second);
+}
+
+#[test]
+fn batches_withdrawn_in_reverse_order_leave_the_state_as_it_was() {
+    let mut producer = Producer::new(TOPIC);
+    let mut bench = Bench::new(&producer);
+    bench.state = SequenceState::from_start();
+    let mut before = Vec::new();
+    let mut batches = Vec::new();
+    for _ in 0..UNACKNOWLEDGED_BATCHES_MAX {
+        before.push(told(&bench.state));
+        batches.extend(accepted(&mut bench, &mut producer, 1));
+    }
+    while let (Some(batch), Some(before)) = (batches.pop(), before.pop()) {
+        bench.state.withdraw(&batch);
+        assert_eq!(told(&bench.state), before);
+    }
+    assert_eq!(told(&bench.state), told(&SequenceState::from_start()));
+}
+
+#[test]
+fn a_retry_of_what_was_withdrawn_is_new() {
+    let mut producer = Producer::new(TOPIC);
+    let mut bench = Bench::new(&producer);
+    bench.state = SequenceState::from_start();
+    let batches = accepted(&mut bench, &mut producer, 3);
+    let [first, second, third] = &batches[..] else { panic!("three of them") };
+    bench.state.withdraw(third);
+    bench.state.withdraw(second);
+    assert_eq!(bench.code(third.batch().clone()), Code::Gap);
+    assert!(matches!(bench.judge(first.batch().clone()), Verdict::Duplicate(_)));
+    bench.accept(second.batch().clone());
+    bench.accept(third.batch().clone());
+    assert!(matches!(bench.judge(third.batch().clone()), Verdict::Duplicate(LIVE)), "with its new receipt");
+}
+
+#[test]
+fn the_number_of_what_was_withdrawn_may_be_used_for_another_batch() {
+    let mut producer = Producer::new(TOPIC);
+    let mut bench = Bench::new(&producer);
+    let rival = Producer::new(TOPIC).batch(&[b"uno"]);
+    let batches = accepted(&mut bench, &mut producer, 1);
+    bench.state.withdraw(&batches[0]);
+    bench.accept(rival);
+}
+
+#[test]
+fn what_the_window_has_lost_does_not_come_back() {
+    let mut producer = Producer::new(TOPIC);
+    let mut bench = Bench::new(&producer);
+    let batches = accepted(&mut bench, &mut producer, UNACKNOWLEDGED_BATCHES_MAX + 2);
+    batches.iter().rev().take(2).for_each(|batch| bench.state.withdraw(batch));
+    assert_eq!(bench.state.remembered().len(), UNACKNOWLEDGED_BATCHES_MAX - 2);
+    for lost in &batches[..2] {
+        assert_eq!(bench.code(lost.batch().clone()), Code::Stale);
+    }
+    assert!(matches!(bench.judge(batches[2].batch().clone()), Verdict::Duplicate(_)));
+    bench.accept(batches[UNACKNOWLEDGED_BATCHES_MAX].batch().clone());
+}
+
+#[test]
+#[should_panic(expected = "what was committed last is withdrawn first")]
+fn only_the_last_batch_is_withdrawn() {
+    let mut producer = Producer::new(TOPIC);
+    let mut bench = Bench::new(&producer);
+    let batches = accepted(&mut bench, &mut producer, 2);
+    bench.state.withdraw(&batches[0]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Whatever comes, the restored state says what the original says. Only the head of an equivocation is forgotten.
+    #[test]
+    fn a_restored_state_judges_as_the_original(
+        count in 0usize..2 * UNACKNOWLEDGED_BATCHES_MAX,
+        withdrawn in 0usize..4,
+        picks in proptest::collection::vec(any::<prop::sample::Index>(), 12),
+    ) {
+        let (mut producer, mut twin) = (Producer::new(TOPIC), Producer::new(TOPIC));
+        let mut bench = Bench::new(&producer);
+        bench.state = SequenceState::from_start();
+        let batches = accepted(&mut bench, &mut producer, count);
+        batches.iter().rev().take(withdrawn).for_each(|batch| bench.state.withdraw(batch));
+        let restored = SequenceState::restore(bench.state.remembered());
+        prop_assert_eq!(told(&restored), told(&bench.state));
+        prop_assert_eq!(restored.resume_point(), bench.state.resume_point());
+        prop_assert!(restored.remembered().len() <= UNACKNOWLEDGED_BATCHES_MAX);
+
+        let mut candidates: Vec<Batch> = batches.iter().map(|accepted| accepted.batch().clone()).collect();
+        candidates.extend((0..2).map(|_| producer.batch(&[b"one", b"two"])));
+        candidates.extend((0..count + 2).map(|_| twin.batch(&[b"uno", b"due"])));
+        for pick in picks {
+            let batch = pick.get(&candidates).clone();
+            let original = verdict_in_words(&bench.judge(batch.clone()));
+            let state = std::mem::replace(&mut bench.state, restored.clone());
+            prop_assert_eq!(verdict_in_words(&bench.judge(batch)), original);
+            bench.state = state;
+        }
+    }
+}
+
+fn verdict_in_words(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accept(accepted) => format!("accept {}", accepted.digest),
+        Verdict::Duplicate(receipt) => format!("duplicate {receipt:?}"),
+        Verdict::Refuse(refusal) => refusal.to_string(),
+        Verdict::Equivocate(evidence) => {
+            format!("equivocation {} {:?} {}", evidence.accepted, evidence.refused_head, evidence.first_seq)
+        }
+    }
+}
+
+#[test]
+fn of_more_batches_than_the_window_holds_the_last_are_restored() {
+    let mut producer = Producer::new(TOPIC);
+    let mut bench = Bench::new(&producer);
+    let mut all = Vec::new();
+    for _ in 0..UNACKNOWLEDGED_BATCHES_MAX + 3 {
+        accepted(&mut bench, &mut producer, 1);
+        all.extend(bench.state.remembered().last());
+    }
+    let restored = SequenceState::restore(all);
+    assert_eq!(told(&restored), told(&bench.state));
+    assert_eq!(told(&SequenceState::restore([])), told(&SequenceState::from_start()));
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::fmt;
 
 use crate::identity::PrincipalError;
 use crate::limits::{POLICY_BYTES_MAX, POLICY_NAME_BYTES_MAX};
-use crate::policy::rule::NameError;
+use crate::policy::name::NameError;
+use crate::policy::quantity::QuantityError;
+use crate::policy::verb::Verb;
 use crate::policy::when::NetworkError;
 use crate::spelling::nearest;
 use crate::topic::TopicError;
@@ -97,6 +99,7 @@ impl Error for DocumentError {
             DocumentFault::Principal { cause, .. } => Some(cause),
             DocumentFault::Topic { cause, .. } => Some(cause),
             DocumentFault::Network { cause, .. } => Some(cause),
+            DocumentFault::Quantity { cause, .. } => Some(cause),
             DocumentFault::TooLarge { .. }
             | DocumentFault::Syntax { .. }
             | DocumentFault::Missing { .. }
@@ -110,7 +113,17 @@ impl Error for DocumentError {
             | DocumentFault::UnknownRole { .. }
             | DocumentFault::UnknownVerb { .. }
             | DocumentFault::MixedVerbs
-            | DocumentFault::UnwantedTopics
+            | DocumentFault::UnwantedTopics { .. }
+            | DocumentFault::UnwantedStreams { .. }
+            | DocumentFault::UnknownStream { .. }
+            | DocumentFault::DuplicateStream { .. }
+            | DocumentFault::TooMany { .. }
+            | DocumentFault::StreamsOverlap { .. }
+            | DocumentFault::NotCaptured { .. }
+            | DocumentFault::StreamId { .. }
+            | DocumentFault::Word { .. }
+            | DocumentFault::Count
+            | DocumentFault::NoBound
             | DocumentFault::ReservedFilter { .. }
             | DocumentFault::Address { .. }
             | DocumentFault::Time { .. }
@@ -190,10 +203,80 @@ pub enum DocumentFault {
         /// The word.
         found: String,
     },
-    /// One rule has verbs that take topics and verbs that do not.
+    /// One rule has verbs on topics, verbs on streams and verbs on the bus, or two of these kinds.
     MixedVerbs,
-    /// A rule whose verbs take no topics names some.
-    UnwantedTopics,
+    /// A rule with a verb that takes no topics names some.
+    UnwantedTopics {
+        /// The verb.
+        verb: Verb,
+    },
+    /// A rule with a verb that takes no streams names some.
+    UnwantedStreams {
+        /// The verb.
+        verb: Verb,
+    },
+    /// A rule or a test names a stream that the document does not have.
+    UnknownStream {
+        /// The stream.
+        found: String,
+    },
+    /// Two streams have one name or one id.
+    DuplicateStream {
+        /// `name` or `id`.
+        key: &'static str,
+        /// Which.
+        found: String,
+        /// Where the other one begins.
+        first_line: usize,
+    },
+    /// There are more of something than a policy may have.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        max: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// Two streams would keep one topic.
+    StreamsOverlap {
+        /// A filter of the second.
+        found: String,
+        /// The first stream.
+        other: String,
+        /// Where it begins.
+        other_line: usize,
+        /// Its filter.
+        other_filter: String,
+    },
+    /// A rule on streams is narrowed to topics that none of them keeps.
+    NotCaptured {
+        /// The filter.
+        found: String,
+    },
+    /// A text is no id of a stream.
+    StreamId {
+        /// The text.
+        found: String,
+    },
+    /// A word is none of those that may stand here.
+    Word {
+        /// Those that may.
+        expected: &'static str,
+        /// The word.
+        found: String,
+    },
+    /// A text is no span of time or no amount of bytes.
+    Quantity {
+        /// The text.
+        found: String,
+        /// What is wrong with it.
+        cause: QuantityError,
+    },
+    /// A number of messages is not a whole number from 1.
+    Count,
+    /// `retention` is empty.
+    NoBound,
     /// A text is not a topic or not a filter.
     Topic {
         /// The text.
@@ -201,7 +284,7 @@ pub enum DocumentFault {
         /// What is wrong with it.
         cause: TopicError,
     },
-    /// A rule's filter begins with `$`.
+    /// A filter of a rule or a stream begins with `$`.
     ReservedFilter {
         /// The filter.
         found: String,
@@ -254,14 +337,41 @@ impl fmt::Display for DocumentFault {
             Self::Principal { found, cause } => write!(f, "{cause}, found \"{}\"", shown(found)),
             Self::UnknownVerb { found } => write!(f, "unknown verb \"{}\"", shown(found)),
             Self::MixedVerbs => f.write_str(
-                "publish and subscribe take topics, admin and audit do not, and this rule has both kinds",
+                "publish and subscribe are about topics, replay, consume and describe about streams, admin and audit \
+                 about the bus, and this rule has verbs of two kinds",
             ),
-            Self::UnwantedTopics => f.write_str("the verbs admin and audit take no topics"),
+            Self::UnwantedTopics { verb } => write!(f, "the verb {verb} takes no topics"),
+            Self::UnwantedStreams { verb } => write!(f, "the verb {verb} takes no streams"),
+            Self::UnknownStream { found } => write!(f, "unknown stream \"{}\"", shown(found)),
+            Self::DuplicateStream { key, found, first_line } => {
+                write!(f, "the stream of line {first_line} has the same {key}, \"{}\"", shown(found))
+            }
+            Self::TooMany { what, max, found } => write!(f, "at most {max} {what}, found {found}"),
+            Self::StreamsOverlap { found, other, other_line, other_filter } => write!(
+                f,
+                "a topic is kept by one stream at most, and \"{}\" shares topics with \"{}\" of the stream \"{}\", \
+                 line {other_line}",
+                shown(found),
+                shown(other_filter),
+                shown(other)
+            ),
+            Self::NotCaptured { found } => {
+                write!(f, "no stream of this rule keeps topics of \"{}\", so it would never hold", shown(found))
+            }
+            Self::StreamId { found } => write!(
+                f,
+                "the id of a stream has 32 lower-case hex digits, not all of them zero, found \"{}\"",
+                shown(found)
+            ),
+            Self::Word { expected, found } => write!(f, "{expected} was expected, found \"{}\"", shown(found)),
+            Self::Quantity { found, cause } => write!(f, "{cause}, found \"{}\"", shown(found)),
+            Self::Count => f.write_str("a number of messages is a whole number from 1"),
+            Self::NoBound => f.write_str("`retention` has no bound"),
             Self::Topic { found, cause } => write!(f, "{cause}, in \"{}\"", shown(found)),
             Self::ReservedFilter { found } => {
                 write!(
                     f,
-                    "no rule reaches names that begin with $, which are the bus's own, found \"{}\"",
+                    "no rule or stream reaches names that begin with $, which are the bus's own, found \"{}\"",
                     shown(found)
                 )
             }

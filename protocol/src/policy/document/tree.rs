@@ -1,5 +1,7 @@
 //! A TOML document as tables, lists and texts that know where they stand.
 
+use std::borrow::Cow;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -155,6 +157,18 @@ impl<'t> Value<'t> {
     pub(super) fn unsigned(&self, expected: &'static str) -> Result<Option<u64>, DocumentError> {
         match self.toml {
             DeValue::Integer(digits) => Ok(u64::from_str_radix(digits.as_str(), digits.radix()).ok()),
+            _ => Err(self.kind_error(expected)),
+        }
+    }
+
+    /// The value as an amount: a text, or a number as its digits.
+    pub(super) fn amount(&self, expected: &'static str) -> Result<Cow<'t, str>, DocumentError> {
+        match self.toml {
+            DeValue::String(text) => Ok(Cow::Borrowed(text)),
+            DeValue::Integer(digits) => Ok(match u64::from_str_radix(digits.as_str(), digits.radix()) {
+                Ok(number) => number.to_string().into(),
+                Err(_) => Cow::Borrowed(digits.as_str()),
+            }),
             _ => Err(self.kind_error(expected)),
         }
     }

@@ -32,19 +32,37 @@ id = "ops"
 who = ["role:ops"]
 verbs = ["admin", "audit"]
 
+[[stream]]
+name = "orders"
+id = "7b0c1d2e3f405162738495a6b7c8d9ea"
+topics = ["orders/#"]
+retention = { age = "7d", bytes = "20GiB", messages = 1_000_000 }
+durability = "interval"
+seal = "off"
+
+[[allow]]
+id = "billing-consumes-orders"
+who = ["role:billing"]
+verbs = ["consume", "replay"]
+topics = ["orders/+/created", "+/eu/#"]
+streams = ["orders"]
+
 [[revoke]]
 principal = "spiffe://acme.example/old-reports"
 from = "2026-11-01T00:00:00.250+01:00"
 
 [[test]]
 who = "spiffe://acme.example/intruder"
-cannot = { publish = ["orders/eu/created"], admin = true }
+cannot = { publish = ["orders/eu/created"], replay = ["orders"], admin = true }
 "##;
 
 #[test]
 fn the_whole_grammar_is_read() {
     let policy = Policy::parse(WHOLE).unwrap();
-    assert_eq!(policy.summary().to_string(), "version 7: 2 allow, 1 deny, 2 roles, 1 revocations, 1 tests");
+    assert_eq!(
+        policy.summary().to_string(),
+        "version 7: 3 allow, 1 deny, 2 roles, 1 streams, 1 revocations, 1 tests"
+    );
     let rules: Vec<_> =
         policy.rules().iter().map(|rule| (rule.id().as_str(), rule.effect(), rule.line())).collect();
     assert_eq!(
@@ -52,10 +70,11 @@ fn the_whole_grammar_is_read() {
         [
             ("billing-reads-orders", Effect::Allow, 8),
             ("no-secrets", Effect::Deny, 15),
-            ("ops", Effect::Allow, 23)
+            ("ops", Effect::Allow, 23),
+            ("billing-consumes-orders", Effect::Allow, 36)
         ]
     );
-    let [first, second, third] = policy.rules() else { panic!() };
+    let [first, second, third, fourth] = policy.rules() else { panic!() };
     assert_eq!(first.verbs(), [Verb::Subscribe, Verb::Publish]);
     assert_eq!(
         first.who().iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -67,8 +86,10 @@ fn the_whole_grammar_is_read() {
     assert_eq!(second.who()[0].to_string(), "spiffe://acme.example/*");
     assert_eq!(second.when().zone().map(ToString::to_string), Some("external".to_owned()));
     assert_eq!((third.verbs(), third.filters().len()), (&[Verb::Admin, Verb::Audit][..], 0));
+    assert_eq!((fourth.verbs(), fourth.filters().len()), (&[Verb::Consume, Verb::Replay][..], 2));
+    assert_eq!(fourth.streams(), [policy.streams()[0].name().clone()]);
     assert_eq!(policy.revocations()[0].from_ms(), 1_793_487_600_250);
-    assert_eq!(policy.tests()[0].expectations().len(), 2);
+    assert_eq!(policy.tests()[0].expectations().len(), 3);
     assert_eq!(policy.roles()[0].members().len(), 2);
     super::compiled(WHOLE);
 }
@@ -90,7 +111,8 @@ fn an_empty_document_is_refused() {
 }
 
 /// FAILURES T26 and T27: every prefix of a document is either refused or, where it ends between sections, holds no
-/// rule that the whole does not. There is no half-read rule.
+/// rule that the whole does not. There is no half-read rule, as long as what may be left out of one stands before what
+/// may not, as `topics` before `streams`.
 #[test]
 fn a_torn_document_holds_no_rule_that_the_whole_does_not() {
     let whole = Policy::parse(WHOLE).unwrap();
@@ -101,6 +123,7 @@ fn a_torn_document_holds_no_rule_that_the_whole_does_not() {
                 (rule.id(), rule.verbs(), rule.filters()),
                 (expected.id(), expected.verbs(), expected.filters())
             );
+            assert_eq!(rule.streams(), expected.streams());
         }
     }
 }
@@ -153,7 +176,7 @@ fn faults_of_rules_are_told_with_place_and_hint() {
         (
             "when",
             r#"streams = ["orders"]"#,
-            "line 9, column 1: allow[0].streams: `streams` is not in this version",
+            "line 9, column 11: allow[0].streams: the verb publish takes no streams",
         ),
         ("id", "", "line 4, column 1: allow[0]: id is missing"),
         ("who", "", "line 4, column 1: allow[0]: who is missing"),
@@ -233,10 +256,11 @@ fn faults_of_rules_are_told_with_place_and_hint() {
         ),
         ("verbs", r#"verbs = ["*"]"#, "line 7, column 10: allow[0].verbs[0]: unknown verb \"*\""),
         ("verbs", r#"verbs = ["write"]"#, "line 7, column 10: allow[0].verbs[0]: unknown verb \"write\""),
+        ("verbs", r#"verbs = ["replay"]"#, "line 4, column 1: allow[0]: streams is missing"),
         (
             "verbs",
-            r#"verbs = ["replay"]"#,
-            "line 7, column 10: allow[0].verbs[0]: `replay` is not in this version",
+            r#"verbs = ["delete"]"#,
+            "line 7, column 10: allow[0].verbs[0]: `delete` is not in this version",
         ),
         (
             "verbs",
@@ -246,12 +270,12 @@ fn faults_of_rules_are_told_with_place_and_hint() {
         (
             "verbs",
             r#"verbs = ["publish", "admin"]"#,
-            "line 7, column 9: allow[0].verbs: publish and subscribe take topics, admin and audit do not, and this rule has both kinds; write two rules, one with topics and one without",
+            "line 7, column 9: allow[0].verbs: publish and subscribe are about topics, replay, consume and describe about streams, admin and audit about the bus, and this rule has verbs of two kinds; write one rule for each kind",
         ),
         (
             "verbs",
             r#"verbs = ["audit"]"#,
-            "line 8, column 10: allow[0].topics: the verbs admin and audit take no topics",
+            "line 8, column 10: allow[0].topics: the verb audit takes no topics",
         ),
         // Topics.
         ("topics", r#"topics = []"#, "line 8, column 10: allow[0].topics: the list is empty"),
@@ -283,7 +307,7 @@ fn faults_of_rules_are_told_with_place_and_hint() {
         (
             "topics",
             r##"topics = ["$sys/#"]"##,
-            "line 8, column 11: allow[0].topics[0]: no rule reaches names that begin with $, which are the bus's own, found \"$sys/#\"",
+            "line 8, column 11: allow[0].topics[0]: no rule or stream reaches names that begin with $, which are the bus's own, found \"$sys/#\"",
         ),
         // When.
         (
@@ -458,8 +482,8 @@ fn faults_of_other_sections_are_told_with_their_place() {
             "line 3, column 3: operators: `operators` is not in this version",
         ),
         (
-            "version = 1\n[[stream]]\nname = \"a\"",
-            "line 2, column 3: stream: `stream` is not in this version",
+            "version = 1\n[[strem]]\nname = \"a\"",
+            "line 2, column 3: strem: unknown key `strem`; did you mean `stream`?",
         ),
         ("version = 1\n[[limit]]", "line 2, column 3: limit: `limit` is not in this version"),
         ("version = 1\n[[alow]]", "line 2, column 3: alow: unknown key `alow`; did you mean `allow`?"),
@@ -530,8 +554,8 @@ fn faults_of_other_sections_are_told_with_their_place() {
             "line 4, column 7: test[0].can: the test expects nothing",
         ),
         (
-            "version = 1\n[[test]]\nwho = \"dns:a\"\ncannot = { replay = [\"a\"] }",
-            "line 4, column 12: test[0].cannot.replay: `replay` is not in this version",
+            "version = 1\n[[test]]\nwho = \"dns:a\"\ncannot = { delete = [\"a\"] }",
+            "line 4, column 12: test[0].cannot.delete: `delete` is not in this version",
         ),
         (
             "version = 1\n[[test]]\nwho = \"dns:a\"\ncan = { publsh = [\"a\"] }",

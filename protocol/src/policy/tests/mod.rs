@@ -4,6 +4,7 @@ mod decisions;
 mod documents;
 mod naive;
 mod properties;
+mod streams;
 
 use std::net::Ipv4Addr;
 

@@ -5,8 +5,15 @@
 #[derive(Debug, Clone)]
 pub(super) struct Spec {
     pub(super) roles: Vec<(&'static str, Vec<&'static str>)>,
+    pub(super) streams: Vec<SpecStream>,
     pub(super) rules: Vec<SpecRule>,
     pub(super) revocations: Vec<(&'static str, Option<u64>)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct SpecStream {
+    pub(super) name: &'static str,
+    pub(super) topics: Vec<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -14,7 +21,9 @@ pub(super) struct SpecRule {
     pub(super) effect: &'static str,
     pub(super) who: Vec<&'static str>,
     pub(super) verbs: Vec<&'static str>,
+    /// Of verbs on streams, those that narrow the rule; perhaps none.
     pub(super) topics: Vec<&'static str>,
+    pub(super) streams: Vec<&'static str>,
     /// A network, and the beginning of the addresses that are in it.
     pub(super) source: Option<(&'static str, &'static str)>,
     pub(super) zone: Option<&'static str>,
@@ -28,6 +37,7 @@ pub(super) struct Question<'a> {
     pub(super) who: &'a str,
     pub(super) verb: &'a str,
     pub(super) topic: Option<&'a str>,
+    pub(super) stream: Option<&'a str>,
     pub(super) source: &'a str,
     pub(super) zone: Option<&'a str>,
     pub(super) now_s: u64,
@@ -49,10 +59,17 @@ impl Spec {
         for (name, members) in &self.roles {
             text += &format!("{name} = {}\n", list(members));
         }
+        for (number, stream) in self.streams.iter().enumerate() {
+            text += &format!("[[stream]]\nname = \"{}\"\nid = \"{:032x}\"\n", stream.name, number + 1);
+            text += &format!("topics = {}\n", list(&stream.topics));
+        }
         for (number, rule) in self.rules.iter().enumerate() {
             text += &format!("[[{}]]\nid = \"rule-{number}\"\nwho = {}\n", rule.effect, list(&rule.who));
             text += &format!("verbs = {}\n", list(&rule.verbs));
-            if takes_topics(rule.verbs[0]) {
+            if takes_streams(rule.verbs[0]) {
+                text += &format!("streams = {}\n", list(&rule.streams));
+            }
+            if takes_topics(rule.verbs[0]) || (takes_streams(rule.verbs[0]) && !rule.topics.is_empty()) {
                 text += &format!("topics = {}\n", list(&rule.topics));
             }
             let conditions = [
@@ -112,9 +129,11 @@ impl Spec {
         });
         is_about
             && rule.verbs.contains(&question.verb)
-            && question
-                .topic
-                .is_none_or(|topic| rule.topics.iter().any(|filter| filter_matches(filter, topic)))
+            && question.stream.is_none_or(|stream| rule.streams.contains(&stream))
+            && question.topic.is_none_or(|topic| {
+                let is_whole_stream = takes_streams(question.verb) && rule.topics.is_empty();
+                is_whole_stream || rule.topics.iter().any(|filter| filter_matches(filter, topic))
+            })
             && rule.source.is_none_or(|(_, beginning)| question.source.contains(beginning))
             && rule.zone.is_none_or(|zone| question.zone == Some(zone))
             && rule.from_s.is_none_or(|from_s| from_s <= question.now_s)
@@ -124,6 +143,10 @@ impl Spec {
 
 pub(super) fn takes_topics(verb: &str) -> bool {
     verb == "publish" || verb == "subscribe"
+}
+
+pub(super) fn takes_streams(verb: &str) -> bool {
+    verb == "replay" || verb == "consume" || verb == "describe"
 }
 
 fn is_member(member: &str, who: &str) -> bool {

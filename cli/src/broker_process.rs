@@ -1,85 +1,65 @@
-//! The broker that is measured: this program again, with `serve`, in a temporary folder.
+//! A broker in a process of its own: this program again, with `serve`.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bus_folder::{BusFolder, NewBus};
 use crate::failure::Failure;
 
-const ATTEMPTED: &str = "start the broker that is measured";
+const ATTEMPTED: &str = "start a broker in a process of its own";
 
-/// The identities of a bench, and what they may do.
-const POLICY: &str = r#"version = 1
-
-[[allow]]
-id = "publish"
-who = ["spiffe://bench.local/publisher"]
-verbs = ["publish"]
-topics = ["bench/#"]
-
-[[allow]]
-id = "subscribe"
-who = ["spiffe://bench.local/subscriber"]
-verbs = ["subscribe"]
-topics = ["bench/#"]
-"#;
-
-/// A broker in a process of its own. It is told to stop, and waited for, when this is dropped.
-pub(super) struct BrokerProcess {
+/// A broker's process. It is told to stop, and waited for, when this is dropped.
+pub(crate) struct BrokerProcess {
     child: Child,
-    folder: BusFolder,
-    _temporary: tempfile::TempDir,
 }
 
 /// What a process has used.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// CPU time, user and system.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Memory that it holds now.
-    pub(super) resident_bytes: u64,
+    pub(crate) resident_bytes: u64,
 }
 
 impl BrokerProcess {
-    /// Starts a broker and waits until it listens.
-    pub(super) fn start() -> Result<Self, Failure> {
+    /// Starts a broker with this configuration and waits until it listens. Blocks.
+    pub(crate) fn start(config: &Path) -> Result<Self, Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::new(ATTEMPTED, error);
-        let temporary = tempfile::tempdir().map_err(|error| failed(&error))?;
-        let new =
-            NewBus { trust_domain: "bench.local".to_owned(), hosts: Vec::new(), address: free_address()? };
-        let (folder, _) = BusFolder::create(temporary.path().join("bus"), &new)?;
-        for identity in ["publisher", "subscriber"] {
-            folder.issue(identity, &[])?;
-        }
-        fs::write(folder.path("policy.toml"), POLICY).map_err(|error| failed(&error))?;
         let program = std::env::current_exe().map_err(|error| failed(&error))?;
         let mut child = Command::new(program)
             .arg("serve")
             .arg("--config")
-            .arg(folder.path("sealbus.toml"))
+            .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| failed(&error))?;
         let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
-        let process = Self { child, folder, _temporary: temporary };
+        let process = Self { child };
         wait_until_it_listens(stderr)?;
         Ok(process)
     }
 
-    /// Its folder.
-    pub(super) const fn folder(&self) -> &BusFolder {
-        &self.folder
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as `kill -9` does, so that it does nothing more, and waits until it is gone.
+    pub(crate) fn kill(mut self) -> Result<(), Failure> {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed.map(drop).map_err(|error| Failure::new("kill the broker", error))
     }
 
     /// What it has used so far.
-    pub(super) fn usage(&self) -> Result<Usage, Failure> {
+    pub(crate) fn usage(&self) -> Result<Usage, Failure> {
         let unreadable =
             |what: &str| Failure::new("measure the broker's CPU time", format!("{what} has another form"));
         let read = |part: &str| {
@@ -104,14 +84,16 @@ impl BrokerProcess {
 
 impl Usage {
     /// What was used since an earlier moment, and the memory of this one.
-    pub(super) fn since(self, earlier: Self) -> Self {
+    pub(crate) fn since(self, earlier: Self) -> Self {
         Self { cpu: self.cpu.saturating_sub(earlier.cpu), resident_bytes: self.resident_bytes }
     }
 }
 
 impl Drop for BrokerProcess {
     fn drop(&mut self) {
-        // A broker that does not stop by itself is killed: the bench must not leave one behind.
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
             let _ = kill_process(pid, Signal::TERM);
@@ -122,13 +104,14 @@ impl Drop for BrokerProcess {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        // A broker that does not stop by itself is killed: nobody else will.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 /// Reads what the broker says until it listens; afterwards a thread keeps its pipe empty.
-fn wait_until_it_listens(stderr: std::process::ChildStderr) -> Result<(), Failure> {
+fn wait_until_it_listens(stderr: ChildStderr) -> Result<(), Failure> {
     let mut lines = BufReader::new(stderr).lines();
     let mut said = Vec::new();
     for line in lines.by_ref().map_while(Result::ok) {

@@ -1,173 +1,22 @@
-//! Two halves in a box: cuts at every byte, frames out of turn, and peers that lie.
+//! Cuts at every byte, frames out of turn, and peers that lie.
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::*;
+use super::pair::{Pair, START, feed, hello, live, take, topic, welcome};
 use crate::batch::accept::{Durability, Receipt};
 use crate::frame::{
-    Ack, Alias, Close, Credit, Deliver, Drain, Frame, FrameType, Freshness, Hello, IncarnationState,
-    InstanceKind, Limits, Narrowed, Open, Publish, RequestId, Subscribe, SubscriptionId, Welcome, What,
+    Ack, Alias, Close, Credit, Deliver, Drain, Frame as _, FrameType, Freshness, Narrowed, Open, Publish,
+    RequestId, Subscribe, SubscriptionId, What,
 };
-use crate::identity::Principal;
-use crate::ids::{BusId, IncarnationId, InstanceId, Kid, PolicyHash, StreamId};
+use crate::ids::StreamId;
 use crate::limits::{
     DELIVERY_ALIASES_MAX, PING_AFTER_MS, REQUESTS_OUTSTANDING_MAX, SILENCE_MS_MAX,
     SUBSCRIPTIONS_PER_CONNECTION_MAX, TOPICS_PER_CONNECTION_MAX,
 };
 use crate::refusal::{Code, Refusal};
+use crate::session::{BrokerEvent, BrokerSession, ClientEvent, SessionError, Tick};
 use crate::topic::{Topic, TopicFilter};
-
-const START: Tick = Tick(0);
-
-fn hello() -> Hello {
-    Hello {
-        bus_id: BusId::new([1; 16]),
-        minor_min: MINOR,
-        minor_max: MINOR,
-        instance_kind: InstanceKind::Random,
-        features: 0,
-        frame_bytes_max: 1 << 20,
-        instance_id: InstanceId::new([5; 16]),
-        started_ms: 6,
-        incarnation_id: IncarnationId::new([7; 16]),
-        kid: Kid::new([8; 32]),
-        binding: Bytes::new(),
-        agent: String::new(),
-        proof: [9; 64],
-    }
-}
-
-fn welcome() -> Welcome {
-    Welcome {
-        minor: MINOR,
-        incarnation: IncarnationState::New,
-        features: 0,
-        limits: Limits {
-            frame_bytes_max: 1 << 20,
-            batch_bytes_max: 1 << 20,
-            payload_bytes_max: 1_000_000,
-            topics_max: 1_024,
-            subscriptions_max: 1_024,
-        },
-        session_id: 1,
-        broker_ms: 2,
-        generation: 1,
-        policy_version: 1,
-        policy_hash: PolicyHash::ZERO,
-        principal: Principal::parse("spiffe://a.example/anna").unwrap(),
-    }
-}
-
-fn topic(name: &str) -> Topic {
-    Topic::parse(name).unwrap()
-}
-
-/// Two halves and the bytes between them, moved `step` at a time.
-struct Pair {
-    broker: BrokerSession,
-    client: ClientSession,
-    step: usize,
-}
-
-impl Pair {
-    fn new(step: usize) -> Self {
-        Self { broker: BrokerSession::new_at(START), client: ClientSession::new_at(START), step }
-    }
-
-    /// A pair past its handshake.
-    fn serving(step: usize) -> Self {
-        let mut pair = Self::new(step);
-        pair.client.hello(&hello());
-        assert!(matches!(pair.broker_event(), Some(BrokerEvent::Hello(_))));
-        pair.broker.welcome(&welcome());
-        assert!(matches!(pair.client_event(), Some(ClientEvent::Welcome(_))));
-        pair
-    }
-
-    /// Moves bytes to the broker until it has an event or there are no more.
-    fn broker_event(&mut self) -> Option<BrokerEvent> {
-        loop {
-            if let Some(event) = self.broker.poll_event().unwrap() {
-                return Some(event);
-            }
-            let room = self.broker.space_len();
-            let sent = take(self.client.outgoing(), self.step.min(room));
-            if sent.is_empty() {
-                return None;
-            }
-            self.broker.space().extend_from_slice(&sent);
-            self.broker.handle_input_at(START);
-        }
-    }
-
-    fn client_event(&mut self) -> Option<ClientEvent> {
-        loop {
-            if let Some(event) = self.client.poll_event().unwrap() {
-                return Some(event);
-            }
-            let room = self.client.space_len();
-            let sent = take(self.broker.outgoing(), self.step.min(room));
-            if sent.is_empty() {
-                return None;
-            }
-            self.client.space().extend_from_slice(&sent);
-            self.client.handle_input_at(START);
-        }
-    }
-
-    /// A subscription that is in effect.
-    fn subscribed(&mut self, credit: u64) -> SubscriptionId {
-        let (_, id) = self.client.subscribe(TopicFilter::parse("#").unwrap(), credit).unwrap();
-        let Some(BrokerEvent::Subscribe(subscribe)) = self.broker_event() else { panic!("SUBSCRIBE") };
-        self.broker.ready(subscribe.request, id, Narrowed::No, 1);
-        assert!(matches!(self.client_event(), Some(ClientEvent::Ready(_))));
-        id
-    }
-
-    /// What the broker's half says to raw bytes from a client past its handshake.
-    fn broker_refuses(bytes: &[u8]) -> SessionError {
-        let mut pair = Self::serving(64);
-        feed(&mut pair.broker, bytes).unwrap_err()
-    }
-
-    fn client_refuses(bytes: &[u8]) -> SessionError {
-        let mut pair = Self::serving(64);
-        pair.client.space().extend_from_slice(bytes);
-        loop {
-            match pair.client.poll_event() {
-                Err(error) => return error,
-                Ok(event) => assert!(event.is_some(), "the bytes were taken"),
-            }
-        }
-    }
-}
-
-fn take(outgoing: &mut Outgoing, max: usize) -> Bytes {
-    let len = max.min(outgoing.chunk().len());
-    outgoing.copy_to_bytes(len)
-}
-
-/// Feeds bytes and polls until nothing more comes.
-fn feed(broker: &mut BrokerSession, bytes: &[u8]) -> Result<usize, SessionError> {
-    let mut events = 0;
-    let mut rest = bytes;
-    loop {
-        while broker.poll_event()?.is_some() {
-            events += 1;
-        }
-        if rest.is_empty() || broker.is_ended() {
-            return Ok(events);
-        }
-        let (now, later) = rest.split_at(broker.space_len().min(rest.len()));
-        broker.space().extend_from_slice(now);
-        broker.handle_input_at(START);
-        rest = later;
-        if now.is_empty() {
-            return Ok(events);
-        }
-    }
-}
 
 #[test]
 fn a_session_lives_however_its_bytes_are_cut() {
@@ -194,13 +43,7 @@ fn a_session_lives_however_its_bytes_are_cut() {
         let id = pair.subscribed(1_000_000);
         for _ in 0..2 {
             let wanted = topic("orders/eu");
-            pair.broker.deliver(&Delivery {
-                subscription: id,
-                topic: &wanted,
-                offset: None,
-                broker_ms: 5,
-                batch: &batch,
-            });
+            pair.broker.deliver(&live(id, &wanted, &batch));
             let Some(ClientEvent::Deliver(delivered)) = pair.client_event() else { panic!("DELIVER") };
             assert_eq!((delivered.topic, delivered.batch), (wanted, batch.clone()));
         }
@@ -261,8 +104,8 @@ fn aliases_and_subscriptions_must_exist() {
     assert_eq!(Pair::broker_refuses(&publish.encode()), SessionError::UnknownAlias(Alias(0)));
     let huge = Publish { alias: Alias(u32::MAX), ..publish };
     assert_eq!(Pair::broker_refuses(&huge.encode()), SessionError::UnknownAlias(Alias(u32::MAX)));
-    let close = Close(What::Subscription(SubscriptionId(3)));
-    assert_eq!(Pair::broker_refuses(&close.encode()), SessionError::UnknownSubscription(SubscriptionId(3)));
+    let close = Close(What::Alias(Alias(3)));
+    assert_eq!(Pair::broker_refuses(&close.encode()), SessionError::UnknownAlias(Alias(3)));
     let subscribe = Subscribe {
         request: RequestId(1),
         subscription: SubscriptionId(1),
@@ -315,7 +158,7 @@ fn credit_is_overdrawn_by_at_most_one_batch() {
     let mut pair = Pair::serving(100_000);
     let id = pair.subscribed(10);
     let (wanted, batch) = (topic("a"), Bytes::from_static(&[0; 100]));
-    let delivery = Delivery { subscription: id, topic: &wanted, offset: None, broker_ms: 0, batch: &batch };
+    let delivery = live(id, &wanted, &batch);
     assert!(pair.broker.has_credit(id));
     pair.broker.deliver(&delivery);
     assert!(!pair.broker.has_credit(id));
@@ -335,9 +178,7 @@ fn delivery_aliases_are_given_anew_when_they_run_out() {
     let topics: Vec<Topic> =
         (0..DELIVERY_ALIASES_MAX + 10).map(|number| topic(&format!("t/{number}"))).collect();
     for wanted in topics.iter().chain(&topics) {
-        let delivery =
-            Delivery { subscription: id, topic: wanted, offset: None, broker_ms: 0, batch: &batch };
-        pair.broker.deliver(&delivery);
+        pair.broker.deliver(&live(id, wanted, &batch));
         let Some(ClientEvent::Deliver(delivered)) = pair.client_event() else { panic!("DELIVER") };
         assert_eq!(&delivered.topic, wanted);
     }
@@ -351,7 +192,7 @@ fn a_subscription_closed_before_it_is_ready_is_closed_then() {
     let Some(BrokerEvent::Subscribe(subscribe)) = pair.broker_event() else { panic!("SUBSCRIBE") };
     pair.client.close_subscription(id);
     assert!(pair.client.outgoing().is_empty(), "a broker that refuses it would not know what to close");
-    pair.broker.ready(subscribe.request, id, Narrowed::No, 1);
+    pair.broker.ready(subscribe.request, id, Narrowed::No, 1, None);
     pair.client_event();
     assert!(matches!(pair.broker_event(), Some(BrokerEvent::Close(What::Subscription(_)))));
 
@@ -370,17 +211,11 @@ fn deliveries_on_their_way_to_a_closed_subscription_are_dropped() {
     let id = pair.subscribed(1_000);
     let (wanted, batch) = (topic("a"), Bytes::from_static(b"batch"));
     pair.client.close_subscription(id);
-    pair.broker.deliver(&Delivery {
-        subscription: id,
-        topic: &wanted,
-        offset: None,
-        broker_ms: 0,
-        batch: &batch,
-    });
+    pair.broker.deliver(&live(id, &wanted, &batch));
     pair.broker.lagged(id, 3);
     pair.broker_event();
     assert!(matches!(pair.client_event(), Some(ClientEvent::Closed(_))));
-    let late = Delivery { subscription: id, topic: &wanted, offset: None, broker_ms: 0, batch: &batch };
+    let late = live(id, &wanted, &batch);
     pair.broker.deliver(&late);
     assert!(pair.client_event().is_none(), "the broker sends nothing after CLOSED");
 }
@@ -402,6 +237,8 @@ fn a_broker_that_lies_is_refused_by_its_client() {
         offset: None,
         broker_ms: 0,
         topic: None,
+        stored: None,
+        ranges: None,
         batch: Bytes::new(),
     };
     assert_eq!(Pair::client_refuses(&deliver.encode()), SessionError::UnknownSubscription(SubscriptionId(1)));
@@ -411,13 +248,15 @@ fn a_broker_that_lies_is_refused_by_its_client() {
 fn an_alias_without_a_topic_is_refused() {
     let mut pair = Pair::serving(64);
     let id = pair.subscribed(1_000);
-    for (alias, wanted) in [(Alias(5), None), (Alias(DELIVERY_ALIASES_MAX), Some(topic("a")))] {
+    for (alias, wanted) in [(Alias(5), None), (Alias(DELIVERY_ALIASES_MAX), Some(topic("a").into()))] {
         let deliver = Deliver {
             subscription: id,
             alias,
             offset: None,
             broker_ms: 0,
             topic: wanted,
+            stored: None,
+            ranges: None,
             batch: Bytes::new(),
         };
         pair.client.space().extend_from_slice(&deliver.encode());

@@ -1,0 +1,261 @@
+//! What the broker keeps, from its start to its stop: opened in the right order, looked after, and closed again.
+//!
+//! ```text
+//!   $keys, $cursors, .. --> the policy into $policy, durable --> its streams --> producers, consumers --> sessions
+//!   stop: sessions are gone --> cursors --> producers --> streams --> $...
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealbus_protocol::ids::StreamId;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::audit::{Audit, Event, StreamChange};
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::consumers::flusher::CursorFlusher;
+use crate::consumers::registry::Consumers;
+use crate::consumers::undertaker::Undertaker;
+use crate::locks::lock;
+use crate::pipeline::FanOut;
+use crate::policy::PolicyInForce;
+use crate::producers::{Claim, SequenceKey};
+use crate::storage::stream::RecoveredProducer;
+use crate::storage::stream::store::StreamEvent;
+use crate::storage::whole::{OpenedStream, Recovered, Storage, StorageError, StorageParts};
+use crate::telemetry;
+use crate::vfs::Vfs;
+
+/// How often it is looked whether producers have to be kept, and how far the slowest consumers are.
+const LOOK_AFTER_MS: u64 = 1_000;
+
+/// The index follows the logs once in so many of these looks: what it saves is a start's reading of some seconds of log.
+const INDEX_EVERY: u64 = 30;
+
+/// What was opened, before there is a bus.
+pub(crate) struct Kept {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) consumers: Arc<Consumers>,
+    fan_out: Arc<FanOut>,
+    opened: Vec<OpenedStream>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What looks after it.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    storage: Arc<Storage>,
+    flusher: Option<CursorFlusher>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Opens everything that a broker keeps.
+pub(crate) async fn open(
+    config: &Config,
+    policy: &PolicyInForce,
+    (vfs, clock): (&Arc<dyn Vfs>, &Arc<dyn Clock>),
+    audit: &Audit,
+) -> Result<Kept, StorageError> {
+    let fan_out = Arc::new(FanOut::default());
+    let parts = StorageParts {
+        vfs: Arc::clone(vfs),
+        clock: Arc::clone(clock),
+        observer: Arc::clone(&fan_out) as _,
+        bus_id: config.bus_id,
+        data_dir: config.data_dir.clone(),
+        config: config.storage.clone(),
+    };
+    let (storage, recovered) = blocking(move || Storage::open(parts)).await?;
+    let Recovered { consumers: kept, remarks, index_remarks } = recovered;
+    let storage = Arc::new(storage);
+    for remark in remarks {
+        record(audit, "$system", StreamId::ZERO, StreamChange::Damaged(remark));
+    }
+    for reason in index_remarks {
+        index_rebuilt(audit, reason);
+    }
+    record_policy(&storage, policy).await?;
+    let opened = follow(&storage, policy, audit).await?;
+    let end_of = |id| storage.stream(id).map(|store| store.bounds().end);
+    let keys: Vec<_> = kept.iter().map(|kept| kept.key.clone()).collect();
+    let consumers = Arc::new(Consumers::restore(kept, end_of));
+    {
+        let storage = Arc::clone(&storage);
+        blocking(move || storage.open_known_dead_letters(keys)).await;
+    }
+    Ok(Kept { storage, consumers, fan_out, opened, clock: Arc::clone(clock) })
+}
+
+/// Opens the streams of a policy that is about to come into force, and tells the audit log what was found. The producers
+/// that they know are in what it returns.
+pub(crate) async fn follow(
+    storage: &Arc<Storage>,
+    policy: &PolicyInForce,
+    audit: &Audit,
+) -> Result<Vec<OpenedStream>, StorageError> {
+    let (of, streams) = (Arc::clone(storage), policy.compiled.policy().clone());
+    let opened = blocking(move || of.follow(&streams)).await?;
+    for stream in &opened {
+        let change = match (stream.is_new, storage.stream(stream.id)) {
+            (false, Some(store)) => {
+                let bounds = store.bounds();
+                StreamChange::Opened { first: bounds.first, end: bounds.end }
+            }
+            (true, _) | (false, None) => StreamChange::Created,
+        };
+        record(audit, &stream.name, stream.id, change);
+        for event in &stream.opened.events {
+            if let StreamEvent::Damaged(damage) = event {
+                tracing::error!({ telemetry::STREAM } = %stream.name, { telemetry::ERROR } = %damage, "damage");
+                record(audit, &stream.name, stream.id, StreamChange::Damaged(damage.to_string()));
+            }
+        }
+        if let Some(reason) = &stream.index_remark {
+            index_rebuilt(audit, format!("stream {}: {reason}", stream.name));
+        }
+        if let Some(reason) = &stream.opened.stopped {
+            record(audit, &stream.name, stream.id, StreamChange::Stopped(reason.to_string()));
+        }
+    }
+    Ok(opened)
+}
+
+/// Returns when a policy is in `$policy`, durable.
+pub(crate) async fn record_policy(storage: &Arc<Storage>, policy: &PolicyInForce) -> Result<(), StorageError> {
+    let (done, kept) = oneshot::channel();
+    let (storage, document) = (Arc::clone(storage), Arc::clone(&policy.document));
+    let (version, hash) = (policy.compiled.version(), policy.hash);
+    blocking(move || {
+        storage.record_policy(version, hash, &document, move |outcome| {
+            // Whoever asked may have gone.
+            let _ = done.send(outcome);
+        });
+    })
+    .await;
+    match kept.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(StorageError::NotKept("$policy", error.to_string())),
+        Err(_) => Err(StorageError::NotKept("$policy", "the broker is stopping".to_owned())),
+    }
+}
+
+/// Gives the producers that streams know back to the bus.
+pub(crate) fn restore_producers(bus: &Bus, opened: Vec<OpenedStream>) {
+    let mut producers = lock(&bus.producers);
+    let mut found: Vec<_> = opened
+        .into_iter()
+        .flat_map(|OpenedStream { id, producers, .. }| {
+            producers.into_iter().map(move |(principal, producer)| (id, principal, producer))
+        })
+        .collect();
+    // The least recently used come first, since those are forgotten first.
+    found.sort_by_key(|(_, _, producer)| producer.last_ms);
+    for (stream, principal, producer) in found {
+        let RecoveredProducer { claim, topics, .. } = producer;
+        let claim = Claim {
+            principal,
+            kid: claim.kid,
+            instance_id: claim.instance_id,
+            instance_kind: claim.instance_kind,
+            started_ms: claim.started_ms,
+            incarnation_id: claim.incarnation_id,
+        };
+        let sequences =
+            topics.into_iter().map(|(topic, state)| (SequenceKey { stream, topic }, state)).collect();
+        producers.restore(claim, sequences);
+    }
+}
+
+impl Kept {
+    /// There is a bus: from now on what streams commit goes to those who listen.
+    pub(crate) fn begin(self, bus: &Arc<Bus>) -> Keeping {
+        let Self { storage, consumers, fan_out, opened, clock } = self;
+        fan_out.begin(bus);
+        restore_producers(bus, opened);
+        let system = Arc::clone(storage.system());
+        let flusher = match CursorFlusher::start(Arc::clone(&consumers), system, Arc::clone(&clock)) {
+            Ok(flusher) => Some(flusher),
+            Err(error) => {
+                tracing::error!({ telemetry::ERROR } = %error, "no thread for cursors: consumers are redelivered to");
+                None
+            }
+        };
+        let undertaker = Undertaker {
+            consumers: Arc::clone(&consumers),
+            storage: Arc::clone(&storage),
+            clock,
+            audit: bus.audit.clone(),
+        };
+        let tasks = vec![
+            tokio::spawn(undertaker.run()),
+            tokio::spawn(look_after(Arc::clone(&storage), Arc::clone(&consumers))),
+        ];
+        Keeping { storage, flusher, tasks }
+    }
+
+    /// It came to nothing.
+    pub(crate) async fn close(self) {
+        let storage = self.storage;
+        blocking(move || storage.close()).await;
+    }
+}
+
+impl Keeping {
+    /// Nobody publishes or consumes any more: writes what waits, and closes.
+    pub(crate) async fn stop(self) {
+        let Self { storage, flusher, tasks } = self;
+        for task in tasks {
+            task.abort();
+        }
+        blocking(move || {
+            if let Some(flusher) = flusher {
+                flusher.stop();
+            }
+            storage.close();
+        })
+        .await;
+    }
+}
+
+/// Does from time to time what nobody waits for.
+async fn look_after(storage: Arc<Storage>, consumers: Arc<Consumers>) {
+    for look in 1_u64.. {
+        tokio::time::sleep(Duration::from_millis(LOOK_AFTER_MS)).await;
+        let (storage, consumers) = (Arc::clone(&storage), Arc::clone(&consumers));
+        blocking(move || {
+            storage.keep_producers();
+            if look.is_multiple_of(INDEX_EVERY) {
+                storage.follow_with_index();
+            }
+            for id in storage.ids() {
+                let slowest = consumers.list(Some(id)).iter().map(|consumer| consumer.info(0).position).min();
+                storage.set_hold(id, slowest);
+            }
+        })
+        .await;
+    }
+}
+
+/// Runs what may wait for the disk where that holds nobody up.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn index_rebuilt(audit: &Audit, reason: String) {
+    tracing::warn!({ telemetry::REASON } = %reason, "the index is made anew");
+    if let Err(error) = audit.record(Event::IndexRebuilt { reason }) {
+        tracing::error!({ telemetry::ERROR } = %error, "a rebuilt index is not in the audit log");
+    }
+}
+
+fn record(audit: &Audit, name: &str, id: StreamId, change: StreamChange) {
+    if let Err(error) = audit.record(Event::Stream { name: name.to_owned(), id, change }) {
+        tracing::error!({ telemetry::ERROR } = %error, "an event of a stream is not in the audit log");
+    }
+}

@@ -1,0 +1,5 @@
+//! The frames' bytes, without a session around them.
+
+mod every_frame;
+mod fields;
+mod samples;
