@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    audit, bench, completions, consume, consumer, context, demo, identity, init, policy, publish, replay, serve,
-    stats, stream, subscribe,
+    audit, bench, completions, consume, consumer, context, demo, identity, init, policy, publish, replay,
+    serve, stats, stream, subscribe,
 };
 
 const AFTER_HELP: &str = "\

@@ -112,7 +112,7 @@ impl Tally {
                 let missing = to.saturating_sub(*from);
                 let count = match why {
                     Missing::Trimmed => &mut self.trimmed,
-                    Missing::Damaged | Missing::Unexplained => &mut self.unreadable,
+                    Missing::Damaged | Missing::Withdrawn | Missing::Unexplained => &mut self.unreadable,
                 };
                 *count = count.saturating_add(missing);
                 eprintln!("skipped: {error}");
@@ -137,7 +137,9 @@ impl Tally {
     /// The last line on stderr of who reads what a stream kept.
     pub(crate) fn of_kept(&self) -> String {
         let Self { received, gaps, trimmed, unreadable, rejected, .. } = self;
-        format!("received {received}, trimmed {trimmed}, unreadable {unreadable}, gaps {gaps}, rejected {rejected}")
+        format!(
+            "received {received}, trimmed {trimmed}, unreadable {unreadable}, gaps {gaps}, rejected {rejected}"
+        )
     }
 
     /// Lag, gaps and retention are told, and nobody's fault; what does not prove itself, or is gone that should be

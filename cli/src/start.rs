@@ -8,8 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::text::now_ms;
 
 /// What can be said, for `--help` and for errors.
-pub(crate) const FORMS: &str =
-    "earliest, end (or latest), offset:N, last:N, a moment like 2026-01-31T08:00:00Z, or how long ago, like 2h";
+pub(crate) const FORMS: &str = "earliest, end (or latest), offset:N, last:N, a moment like 2026-01-31T08:00:00Z, or how long ago, like 2h";
 
 /// Reads a beginning.
 pub(crate) fn parse(text: &str) -> Result<Start, String> {
@@ -71,7 +70,19 @@ mod tests {
 
     #[test]
     fn what_is_no_beginning_is_refused_with_what_would_be() {
-        for text in ["", "now", "offset:", "offset:-1", "offset:x", "last:0", "2", "2y", "2013-01-01", "time:", "1969-01-01T00:00:00Z"] {
+        for text in [
+            "",
+            "now",
+            "offset:",
+            "offset:-1",
+            "offset:x",
+            "last:0",
+            "2",
+            "2y",
+            "2013-01-01",
+            "time:",
+            "1969-01-01T00:00:00Z",
+        ] {
             assert!(parse_at(text, 0).is_err(), "{text}");
         }
         assert!(parse_at("yesterday", 0).unwrap_err().contains("last:N"));

@@ -118,7 +118,9 @@ mod tests {
         for (number, text) in [(0, "0"), (842, "842"), (27_004, "27,004"), (1_000_000, "1,000,000")] {
             assert_eq!(thousands(number), text);
         }
-        for (ms, text) in [(0, "0s"), (250, "250ms"), (30_000, "30s"), (5_400_000, "1h30m"), (604_800_000, "7d")] {
+        for (ms, text) in
+            [(0, "0s"), (250, "250ms"), (30_000, "30s"), (5_400_000, "1h30m"), (604_800_000, "7d")]
+        {
             assert_eq!(span(ms), text);
         }
         for (bytes, text) in

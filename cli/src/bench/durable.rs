@@ -313,7 +313,11 @@ impl DurableReport {
                 ("publishers", run.publishers.to_string()),
                 (
                     "acknowledged",
-                    format!("{} after fdatasync, in {:.2} s", thousands(run.messages), run.elapsed.as_secs_f64()),
+                    format!(
+                        "{} after fdatasync, in {:.2} s",
+                        thousands(run.messages),
+                        run.elapsed.as_secs_f64()
+                    ),
                 ),
                 ("messages/s", whole(run.per_second(run.messages))),
                 (
@@ -327,7 +331,10 @@ impl DurableReport {
                 ),
                 (
                     "bare loop",
-                    format!("{} messages/s: the same sizes, written and synced", whole(run.bare_per_second())),
+                    format!(
+                        "{} messages/s: the same sizes, written and synced",
+                        whole(run.bare_per_second())
+                    ),
                 ),
                 ("ratio", format!("{:.2} of the bare loop", run.ratio())),
                 ("broker CPU", format!("{:.2} s", run.broker_cpu.as_secs_f64())),

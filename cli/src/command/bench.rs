@@ -21,10 +21,12 @@ pub(crate) enum BenchCommand {
 
 /// Arguments of `bench pubsub`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sealbus bench pubsub --size 1024 --json\n  sealbus bench pubsub --durable --size 1024 \
+#[command(
+    after_help = "Examples:\n  sealbus bench pubsub --size 1024 --json\n  sealbus bench pubsub --durable --size 1024 \
                         --json --dir /var/lib\n\n\
                         With --durable the broker's groups are read from its log afterwards, and a bare loop writes and \
-                        syncs the same sizes on the same disk: the ratio is what the bus costs beside the disk.")]
+                        syncs the same sizes on the same disk: the ratio is what the bus costs beside the disk."
+)]
 pub(crate) struct PubsubArguments {
     /// Bytes of a payload.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]

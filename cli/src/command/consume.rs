@@ -129,7 +129,12 @@ pub(crate) async fn run(
     let Run { consumer, tally, settled, .. } = run;
     drop(consumer);
     talk.abort();
-    eprintln!("{}, acknowledged {}, given back {}", tally.of_kept(), settled.acknowledged, settled.given_back);
+    eprintln!(
+        "{}, acknowledged {}, given back {}",
+        tally.of_kept(),
+        settled.acknowledged,
+        settled.given_back
+    );
     // What was queued is sent before it closes; whether everything is durable was asked before.
     let closed = bus.close().await;
     ended?;

@@ -51,9 +51,11 @@ pub(crate) struct ShowArguments {
 
 /// Arguments of `consumer reset`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sealbus consumer reset flights billing --to earliest   everything once more\n  \
+#[command(
+    after_help = "Examples:\n  sealbus consumer reset flights billing --to earliest   everything once more\n  \
                         sealbus consumer reset flights billing --to end        nothing that is there now\n  \
-                        sealbus consumer reset flights billing --to time:2h")]
+                        sealbus consumer reset flights billing --to time:2h"
+)]
 pub(crate) struct ResetArguments {
     /// The stream.
     stream: String,
@@ -125,9 +127,8 @@ fn failed(attempted: String, error: &RequestError) -> Failure {
         _ => Failure::new(attempted, error),
     };
     match error.code() {
-        Some(Code::Denied) => {
-            failure.advising("a rule must give this principal the verb `describe` on the stream; to reset, `admin`")
-        }
+        Some(Code::Denied) => failure
+            .advising("a rule must give this principal the verb `describe` on the stream; to reset, `admin`"),
         Some(_) | None => failure,
     }
 }
@@ -135,7 +136,8 @@ fn failed(attempted: String, error: &RequestError) -> Failure {
 fn list(consumers: &[ConsumerInfo], format: Format) -> Result<(), Failure> {
     match format {
         Format::Table => {
-            let heads = ["stream", "consumer", "filter", "position", "lag", "unacked", "again", "dead", "members"];
+            let heads =
+                ["stream", "consumer", "filter", "position", "lag", "unacked", "again", "dead", "members"];
             let mut table = Table::new(heads);
             for consumer in consumers {
                 table.row([

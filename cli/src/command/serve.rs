@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<Verdict, Failure> {
 /// Everything that start-up reads is read as start-up reads it.
 fn check(config: &Config) -> Result<Verdict, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let policy = policy::load_for(&OsVfs, &config, 1, clock.now_ms())
+    let policy = policy::load_for(&OsVfs, config, 1, clock.now_ms())
         .map_err(|error| Failure::new(format!("use the policy {}", config.policy.display()), error))?;
     let mut listeners = Table::new(["listener", "zone", "principals", "revocation"]);
     for listener in &config.listeners {
@@ -87,8 +87,10 @@ fn serve(config: Config, path: &Path) -> Result<Verdict, Failure> {
         let broker =
             Broker::start(config, Parts::system()).await.map_err(|error| failed(&attempted, &error))?;
         let addresses: Vec<String> = broker.addresses().iter().map(ToString::to_string).collect();
-        eprintln!("listening on {}", addresses.join(", "));
-        broker.run_until_signalled().await.map_err(|error| failed(&attempted, &error))?;
+        // Whoever reads this line may send a signal at once: it is said when the first poll has taken them over.
+        let ready = async { eprintln!("listening on {}", addresses.join(", ")) };
+        let (ended, ()) = tokio::join!(biased; broker.run_until_signalled(), ready);
+        ended.map_err(|error| failed(&attempted, &error))?;
         Ok(Verdict::Done)
     })
 }

@@ -80,7 +80,14 @@ fn table(stats: &Stats) -> String {
     let Stats { broker, streams, consumers } = stats;
     let mut text = fields([
         ("up for", span(broker.uptime_ms / 1_000 * 1_000)),
-        ("sessions", format!("{}, with {}", broker.sessions, count(u64::from(broker.subscriptions), "subscription", "subscriptions"))),
+        (
+            "sessions",
+            format!(
+                "{}, with {}",
+                broker.sessions,
+                count(u64::from(broker.subscriptions), "subscription", "subscriptions")
+            ),
+        ),
         (
             "published",
             format!(
@@ -235,9 +242,10 @@ fn expose_streams(all: &mut Exposition, streams: &[StreamInfo]) {
         ("consumers", Kind::Gauge, "Durable consumers that read it.", |info| f64::from(info.consumers)),
     ];
     for (name, kind, help, value) in families {
-        let samples = streams.iter().zip(&names).map(|(info, stream)| -> Sample<'_> {
-            (vec![("stream", stream.as_str())], value(info))
-        });
+        let samples = streams
+            .iter()
+            .zip(&names)
+            .map(|(info, stream)| -> Sample<'_> { (vec![("stream", stream.as_str())], value(info)) });
         all.family(&format!("sealbus_stream_{name}"), kind, help, samples);
     }
     let states = streams.iter().zip(&names).flat_map(|(info, stream)| {

@@ -8,6 +8,7 @@ use sealbus_client::{Bus, Durability, Message, PendingReceipt, Reconnect, Start}
 use crate::broker_process::BrokerProcess;
 use crate::failure::Failure;
 use crate::text::{hex, thousands};
+use crate::verify::prove_patiently;
 
 use super::ensure;
 use super::flights::{Expected, Flight};
@@ -134,7 +135,8 @@ async fn settle(
     ensure(receipt.durability() == Durability::Fsync, CHAPTER, || {
         format!("a flight was acknowledged as {}", receipt.durability().as_str())
     })?;
-    let offset = receipt.offset().ok_or_else(|| Failure::new("publish to a stream", "a receipt has no offset"))?;
+    let offset =
+        receipt.offset().ok_or_else(|| Failure::new("publish to a stream", "a receipt has no offset"))?;
     stored.push(Stored { offset, flight });
     Ok(())
 }
@@ -176,7 +178,7 @@ async fn read_back(stage: &Closed, flights: &[Flight], stored: &[Stored]) -> Res
     let last = stored.get(KILL_AFTER.saturating_sub(1)).map(|stored| stored.offset);
     let last = last.and_then(|offset| messages.get(usize::try_from(offset).ok()?));
     let last = last.ok_or_else(|| failed(&"there is no last flight before the kill"))?;
-    let proof = bus.prove(last).await.map_err(|error| failed(&error))?;
+    let proof = prove_patiently(&bus, last).await.map_err(|error| failed(&error))?;
     let read = Read {
         messages: messages.len(),
         checkpoint_size: proof.checkpoint().size(),
@@ -192,7 +194,13 @@ async fn read_back(stage: &Closed, flights: &[Flight], stored: &[Stored]) -> Res
 async fn connect(stage: &Closed, name: &str) -> Result<Bus, Failure> {
     let context = stage.context(name)?;
     let (identity, trust) = context.load()?;
-    let soon = Reconnect { initial: Duration::from_millis(20), max: Duration::from_millis(100), attempts: None };
+    let soon =
+        Reconnect { initial: Duration::from_millis(20), max: Duration::from_millis(100), attempts: None };
     let builder = sealbus_client::builder().server(&context.server).identity(identity).trust(trust);
-    builder.reconnect(soon).publish_timeout(TIMEOUT).connect().await.map_err(|error| context.not_connected(&error))
+    builder
+        .reconnect(soon)
+        .publish_timeout(TIMEOUT)
+        .connect()
+        .await
+        .map_err(|error| context.not_connected(&error))
 }

@@ -255,7 +255,9 @@ pub(super) fn invite(folder: &Path, teller: &Teller) -> Result<(), Failure> {
              --topic-template 'flights/{{origin}}/{{carrier}}'"
         ),
         format!("{program} --context {folder}/identities/{CONTROL} replay {STREAM} --from last:5"),
-        format!("{program} --context {folder}/identities/{CONTROL} consume {STREAM} --name screens --no-wait"),
+        format!(
+            "{program} --context {folder}/identities/{CONTROL} consume {STREAM} --name screens --no-wait"
+        ),
         format!("{program} --context {folder}/identities/{CONTROL} stream verify {STREAM}"),
         format!("{program} --context {folder}/identities/{OPERATOR} stats"),
         format!("{program} --context {folder}/identities/{OPERATOR} audit tail -f"),

@@ -119,7 +119,9 @@ impl Findings {
         let stream = &self.stream;
         match self.judgement() {
             Judgement::Whole => {
-                format!("{stream} is whole: every batch is there, as its producer and the broker have signed it")
+                format!(
+                    "{stream} is whole: every batch is there, as its producer and the broker have signed it"
+                )
             }
             Judgement::Incomplete => {
                 format!("{stream} is incomplete: what is there is as it was signed, but it is not everything")

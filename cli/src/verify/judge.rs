@@ -1,6 +1,6 @@
 //! Whose key signed a batch, by the roots in trust.toml and as of the moment when the batch was stored.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use sealbus_broker::storage::stream::KeyQuestion;
 use sealbus_broker::storage::system::keys::KeyDirectory;
@@ -17,12 +17,12 @@ pub(super) struct Judge<'t> {
     keys: &'t KeyDirectory,
     verified: HashMap<u64, VerifiedBinding>,
     /// Who was met.
-    pub(super) producers: std::collections::BTreeSet<Principal>,
+    pub(super) producers: BTreeSet<Principal>,
 }
 
 impl<'t> Judge<'t> {
     pub(super) fn new(trust: &'t TrustStore, keys: &'t KeyDirectory) -> Self {
-        Self { trust, keys, verified: HashMap::new(), producers: std::collections::BTreeSet::new() }
+        Self { trust, keys, verified: HashMap::new(), producers: BTreeSet::new() }
     }
 
     /// The key, or why it must not be believed.
@@ -40,7 +40,9 @@ impl<'t> Judge<'t> {
             format!("the key binding of {} was not good when it was stored: {error}", stored.principal)
         })?;
         if binding.kid() != kid {
-            return Err(format!("record {key_record} of $keys binds another key than the one that signed it"));
+            return Err(format!(
+                "record {key_record} of $keys binds another key than the one that signed it"
+            ));
         }
         let key = *binding.key();
         self.producers.insert(binding.principal().clone());

@@ -13,3 +13,4 @@ mod prover;
 pub(crate) use findings::{Findings, Judgement, result};
 pub(crate) use offline::{Folder, verify as offline};
 pub(crate) use online::verify as online;
+pub(crate) use prover::prove_patiently;

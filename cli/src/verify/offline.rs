@@ -47,8 +47,9 @@ impl Folder {
     pub(crate) fn find(dir: &Path) -> Result<Self, Failure> {
         let config = dir.join("sealbus.toml");
         if config.is_file() {
-            let config = Config::load(&OsVfs, &config)
-                .map_err(|error| Failure::new(format!("read the configuration {}", config.display()), error))?;
+            let config = Config::load(&OsVfs, &config).map_err(|error| {
+                Failure::new(format!("read the configuration {}", config.display()), error)
+            })?;
             let trust = Some(dir.join("trust.toml")).filter(|path| path.is_file());
             return Ok(Self { data_dir: config.data_dir, trust });
         }
@@ -68,10 +69,11 @@ impl Folder {
         }
         match OsVfs.lock(&path) {
             Ok(lock) => Ok(Some(lock)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(Failure::new(format!("check the files in {}", self.data_dir.display()), "a broker is using them")
-                    .advising("leave --dir out to check over the network, stop the broker, or check a copy"))
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Failure::new(
+                format!("check the files in {}", self.data_dir.display()),
+                "a broker is using them",
+            )
+            .advising("leave --dir out to check over the network, stop the broker, or check a copy")),
             // A copy on a medium that cannot be written is what nobody else writes to, either.
             Err(_) => Ok(None),
         }
@@ -89,8 +91,11 @@ impl Folder {
         let stream = policy.streams().iter().find(|stream| stream.name() == governing);
         let id = stream.map(|stream| stream.id()).ok_or_else(|| {
             let known: Vec<&str> = policy.streams().iter().map(|stream| stream.name().as_str()).collect();
-            Failure::new(attempted(), format!("version {} of the policy has none of that name", policy.version()))
-                .advising(format!("it has: {}. A stream can be named by its id, too", known.join(", ")))
+            Failure::new(
+                attempted(),
+                format!("version {} of the policy has none of that name", policy.version()),
+            )
+            .advising(format!("it has: {}. A stream can be named by its id, too", known.join(", ")))
         })?;
         Ok(match parsed {
             StreamName::Plain(_) => id,
@@ -137,8 +142,7 @@ pub(crate) fn verify(
     let attempted = || format!("check the stream {name} in {}", dir.display());
     let copied_keys = CopiedLog::open(&folder.data_dir, trust.bus_id(), SystemLog::Keys)?;
     let keys = KeyDirectory::new(copied_keys.log.reader());
-    let options =
-        VerifyOptions { bus_id: trust.bus_id(), stream_id, log_key: trust.log_key().copied() };
+    let options = VerifyOptions { bus_id: trust.bus_id(), stream_id, log_key: trust.log_key().copied() };
     let mut judge = Judge::new(trust.producers(), &keys);
     let mut check = |vfs: Arc<dyn Vfs>| {
         verify_stream(vfs, &dir, &options, &mut |question| judge.judge(question), &mut |progress| {
@@ -151,7 +155,8 @@ pub(crate) fn verify(
     let mut findings = findings(name, stream_id, trust, &report);
     if let Some(held) = held {
         let note = OsVfs.read(held, NOTE_BYTES_MAX);
-        let note = note.map_err(|error| Failure::new(format!("read the checkpoint {}", held.display()), error))?;
+        let note =
+            note.map_err(|error| Failure::new(format!("read the checkpoint {}", held.display()), error))?;
         let report = check(Arc::new(HeldCheckpoint { inner: Arc::new(OsVfs), note }))?;
         let (judgement, found) = of_checkpoint(&report, trust);
         findings.add("the one held", judgement, found);
@@ -192,7 +197,11 @@ fn findings(name: &str, stream_id: StreamId, trust: &Trust, report: &VerifyRepor
     };
     let kept = report.records.saturating_sub(report.trimmed_records);
     match (report.damage.len(), report.lost_records) {
-        (0, 0) => findings.add("files", Judgement::Whole, format!("{}, each intact", count(kept, "record", "records"))),
+        (0, 0) => findings.add(
+            "files",
+            Judgement::Whole,
+            format!("{}, each intact", count(kept, "record", "records")),
+        ),
         (damage, lost) => findings.add(
             "files",
             Judgement::Tampered,
@@ -209,7 +218,10 @@ fn findings(name: &str, stream_id: StreamId, trust: &Trust, report: &VerifyRepor
     }
     if report.trimmed_records > 0 {
         let trimmed = thousands(report.trimmed_records);
-        let found = format!("{trimmed} batches were removed before offset {}; their leaves are here", report.offsets.start);
+        let found = format!(
+            "{trimmed} batches were removed before offset {}; their leaves are here",
+            report.offsets.start
+        );
         findings.add("retention", Judgement::Incomplete, found);
     }
     match report.fault_count {
@@ -222,7 +234,8 @@ fn findings(name: &str, stream_id: StreamId, trust: &Trust, report: &VerifyRepor
             findings.add("batches", Judgement::Whole, found);
         }
         faults => {
-            let found = format!("{} good, {}", thousands(report.verified), count(faults, "problem", "problems"));
+            let found =
+                format!("{} good, {}", thousands(report.verified), count(faults, "problem", "problems"));
             findings.add("batches", Judgement::Tampered, found);
         }
     }
@@ -246,12 +259,20 @@ fn of_checkpoint(report: &VerifyReport, trust: &Trust) -> (Judgement, String) {
             let size = count(*size, "batch", "batches");
             (judgement, format!("{size}, {signed}{behind}; the same root {}", hex(root.as_bytes())))
         }
-        CheckpointFinding::Missing if report.records == 0 => (Judgement::Whole, "none, and nothing to vouch for".to_owned()),
-        CheckpointFinding::Missing => (Judgement::Incomplete, "none: nobody vouches for the whole".to_owned()),
+        CheckpointFinding::Missing if report.records == 0 => {
+            (Judgement::Whole, "none, and nothing to vouch for".to_owned())
+        }
+        CheckpointFinding::Missing => {
+            (Judgement::Incomplete, "none: nobody vouches for the whole".to_owned())
+        }
         CheckpointFinding::Refused(why) => (Judgement::Tampered, why.clone()),
         CheckpointFinding::Beyond { size } => (
             Judgement::RolledBack,
-            format!("{}, {signed}; there are {}", count(*size, "batch", "batches"), thousands(report.records)),
+            format!(
+                "{}, {signed}; there are {}",
+                count(*size, "batch", "batches"),
+                thousands(report.records)
+            ),
         ),
         CheckpointFinding::Unprovable { size } => (
             Judgement::Incomplete,

@@ -22,7 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 pub(crate) async fn verify(bus: &Bus, name: &str, bar: &ProgressBar) -> Result<Findings, Failure> {
     let attempted = || format!("check the stream {name} as {}", bus.principal());
     let mut replay = bus.replay(name).from(Start::Earliest).until_end().await.map_err(|error| {
-        Failure::new(attempted(), error).advising(format!("`sealbus policy can-i replay {name}` names the rule"))
+        Failure::new(attempted(), error)
+            .advising(format!("`sealbus policy can-i replay {name}` names the rule"))
     })?;
     let range = replay.range();
     bar.set_length(range.end.saturating_sub(range.start));
@@ -43,31 +44,39 @@ pub(crate) async fn verify(bus: &Bus, name: &str, bar: &ProgressBar) -> Result<F
         let found = "the policy lets this principal read only some of its topics";
         findings.add("grant", Judgement::Incomplete, found);
     }
-    let before = checkpoint(bus, name, range.end == 0, &mut findings).await?;
+    let extent = if range.end == 0 { Extent::Empty } else { Extent::Grown };
+    let vouched = checkpoint(bus, name, extent, &mut findings).await?;
     let mut reading = Reading { findings, next_offset: range.start, lost: 0, refused: 0, bar };
     let mut prover = Prover::new(bus.clone());
     while let Some(message) = reading.next(&mut replay, name).await? {
-        if before {
+        if vouched == Vouched::Yes {
             prover.take(message).await?;
         }
     }
     drop(replay);
     let Reading { mut findings, lost, refused, .. } = reading;
-    if before {
+    if vouched == Vouched::Yes {
         let proven = prover.finish().await?;
-        let _ = checkpoint(bus, name, false, &mut findings).await?;
+        // The newest, which every proof leads to; what has become of the history meanwhile is told here, too.
+        let _ = checkpoint(bus, name, extent, &mut findings).await?;
         conclude(&mut findings, &proven, range.start);
     }
     match (refused, lost) {
         (0, 0) => findings.add(
             "messages",
             Judgement::Whole,
-            format!("{} verified, dense, by certificates that were good when they were stored", thousands(findings.messages)),
+            format!(
+                "{} verified, dense, by certificates that were good when they were stored",
+                thousands(findings.messages)
+            ),
         ),
         (refused, lost) => findings.add(
             "messages",
             Judgement::Tampered,
-            format!("{} verified, {refused} batches refused, {lost} offsets missing", thousands(findings.messages)),
+            format!(
+                "{} verified, {refused} batches refused, {lost} offsets missing",
+                thousands(findings.messages)
+            ),
         ),
     }
     Ok(findings)
@@ -141,8 +150,27 @@ impl Reading<'_> {
     }
 }
 
-/// Asks for the newest checkpoint, which the client verifies; false when there is none that could be believed.
-async fn checkpoint(bus: &Bus, name: &str, is_empty: bool, findings: &mut Findings) -> Result<bool, Failure> {
+/// Whether a stream has ever had a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Empty,
+    Grown,
+}
+
+/// Whether there is a checkpoint that can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vouched {
+    Yes,
+    No,
+}
+
+/// Asks for the newest checkpoint, which the client verifies.
+async fn checkpoint(
+    bus: &Bus,
+    name: &str,
+    extent: Extent,
+    findings: &mut Findings,
+) -> Result<Vouched, Failure> {
     let until = tokio::time::Instant::now() + FIRST_CHECKPOINT_TIMEOUT;
     let error = loop {
         match bus.checkpoint(name).await {
@@ -152,9 +180,13 @@ async fn checkpoint(bus: &Bus, name: &str, is_empty: bool, findings: &mut Findin
                     root: *checkpoint.root(),
                     note: checkpoint.note().to_owned(),
                 });
-                return Ok(true);
+                return Ok(Vouched::Yes);
             }
-            Err(error) if error.code() == Some(Code::Limit) && !is_empty && tokio::time::Instant::now() < until => {
+            Err(error)
+                if error.code() == Some(Code::Limit)
+                    && extent == Extent::Grown
+                    && tokio::time::Instant::now() < until =>
+            {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             Err(error) => break error,
@@ -162,10 +194,14 @@ async fn checkpoint(bus: &Bus, name: &str, is_empty: bool, findings: &mut Findin
     };
     let (judgement, found) = match &error {
         CheckpointError::Request(request) => match request.code() {
-            Some(Code::Limit) if is_empty => (Judgement::Whole, "none, and nothing to vouch for".to_owned()),
+            Some(Code::Limit) if extent == Extent::Empty => {
+                (Judgement::Whole, "none, and nothing to vouch for".to_owned())
+            }
             Some(Code::Limit | Code::Unsupported) => {
                 (Judgement::Incomplete, "none: nobody vouches for the whole".to_owned())
             }
+            // The broker's own hashes do not lead to it. What is damaged shows in the messages.
+            Some(Code::Internal) => (Judgement::Incomplete, format!("none that can be proven: {error}")),
             Some(_) | None => {
                 return Err(Failure::new(format!("read the checkpoint of {name}"), error));
             }
@@ -182,7 +218,7 @@ async fn checkpoint(bus: &Bus, name: &str, is_empty: bool, findings: &mut Findin
         }
     };
     findings.add("checkpoint", judgement, found);
-    Ok(false)
+    Ok(Vouched::No)
 }
 
 /// Holds what was proven against the checkpoint.

@@ -11,9 +11,11 @@
 //! leaves grow together, so that the batches between two messages of one leaf are that one.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use sealbus_client::{Bus, CheckpointError, IncarnationId, Message, ProveError, Topic};
+use sealbus_client::{Bus, CheckpointError, Code, IncarnationId, InclusionProof, Message, ProveError, Topic};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 
@@ -22,6 +24,13 @@ const AT_ONCE: usize = 8;
 
 /// Messages of one run; a longer one is cut, and proven as two.
 const RUN_MESSAGES_MAX: usize = 65_536;
+
+/// For how long a broker is asked again that refuses with LIMIT: it has no checkpoint with the message in it yet, or
+/// makes too many proofs already. Checkpoints come within a second or two.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two such questions.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What makes a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +83,9 @@ impl Prover {
     /// Waits for everything.
     pub(super) async fn finish(mut self) -> Result<Proven, Failure> {
         self.end_run().await?;
-        while self.join_one().await? {}
+        while !self.proving.is_empty() {
+            self.join_one().await?;
+        }
         Ok(self.proven)
     }
 
@@ -90,13 +101,15 @@ impl Prover {
         Ok(())
     }
 
-    async fn join_one(&mut self) -> Result<bool, Failure> {
-        let Some(ended) = self.proving.join_next().await else { return Ok(false) };
-        let Proven { leaves, refused, uncovered } = ended.map_err(|error| Failure::new("prove messages", error))??;
+    /// Waits for one of the runs that are being proven, if there is one.
+    async fn join_one(&mut self) -> Result<(), Failure> {
+        let Some(ended) = self.proving.join_next().await else { return Ok(()) };
+        let proven = ended.map_err(|error| Failure::new("prove messages", error))??;
+        let Proven { leaves, refused, uncovered } = proven;
         self.proven.leaves.extend(leaves);
         self.proven.refused.extend(refused);
         self.proven.uncovered = self.proven.uncovered.saturating_add(uncovered);
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -104,7 +117,8 @@ impl Prover {
 async fn prove(bus: Bus, run: Vec<Message>) -> Result<Proven, Failure> {
     let mut proven = Proven::default();
     let last = run.len().saturating_sub(1);
-    let (Some(low), Some(high)) = (leaf(&bus, &run, 0, &mut proven).await?, leaf(&bus, &run, last, &mut proven).await?)
+    let (Some(low), Some(high)) =
+        (leaf(&bus, &run, 0, &mut proven).await?, leaf(&bus, &run, last, &mut proven).await?)
     else {
         return Ok(proven);
     };
@@ -122,11 +136,26 @@ async fn prove(bus: Bus, run: Vec<Message>) -> Result<Proven, Failure> {
     Ok(proven)
 }
 
+/// Proves a message; asks again for a while when the broker says that it cannot answer now.
+pub(crate) async fn prove_patiently(bus: &Bus, message: &Message) -> Result<InclusionProof, ProveError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match bus.prove(message).await {
+            Err(ProveError::Checkpoint(error))
+                if error.code() == Some(Code::Limit) && Instant::now() < until =>
+            {
+                sleep(LOOK_AGAIN).await;
+            }
+            proven => return proven,
+        }
+    }
+}
+
 /// The leaf of a message, once it is proven; none when it is not.
 async fn leaf(bus: &Bus, run: &[Message], index: usize, proven: &mut Proven) -> Result<Option<u64>, Failure> {
     let Some(message) = run.get(index) else { return Ok(None) };
     let offset = message.offset().unwrap_or_default();
-    match bus.prove(message).await {
+    match prove_patiently(bus, message).await {
         Ok(proof) => {
             proven.leaves.insert(proof.index());
             Ok(Some(proof.index()))

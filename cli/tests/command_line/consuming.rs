@@ -37,14 +37,20 @@ fn what_was_printed_is_acknowledged_and_comes_once() {
     let again = consume(home.path(), &["--name", "billing", "--no-wait"]);
     assert_eq!((again.code, again.stdout.as_str()), (0, ""), "{}", again.stderr);
     let info = shown(home.path(), "billing");
-    assert_eq!((&info["position"], &info["lag"], &info["acknowledged"]), (&842.into(), &0.into(), &842.into()));
+    assert_eq!(
+        (&info["position"], &info["lag"], &info["acknowledged"]),
+        (&842.into(), &0.into(), &842.into())
+    );
 
     broker.signal(rustix::process::Signal::KILL);
     drop(broker);
     let _broker = serve(home.path());
     let after = consume(home.path(), &["--name", "billing", "--no-wait"]);
     assert_eq!((after.code, after.stdout.as_str()), (0, ""), "what was acknowledged outlives kill -9");
-    let other = consume(home.path(), &["--name", "audit", "--filter", "flights/JFK/+", "--from", "last:200", "--no-wait", "--raw"]);
+    let other = consume(
+        home.path(),
+        &["--name", "audit", "--filter", "flights/JFK/+", "--from", "last:200", "--no-wait", "--raw"],
+    );
     assert_eq!(other.code, 0, "{}", other.stderr);
     let lines = other.stdout.lines().count();
     assert!(0 < lines && lines < 200, "{lines}");
@@ -58,7 +64,10 @@ fn a_consumer_is_listed_and_begins_anew() {
     for payload in ["one", "two", "three"] {
         publish(home.path(), "flights/x", payload);
     }
-    let taken = consume(home.path(), &["--name", "billing", "--raw", "--no-wait", "--ack-wait", "45s", "--max-deliver", "7"]);
+    let taken = consume(
+        home.path(),
+        &["--name", "billing", "--raw", "--no-wait", "--ack-wait", "45s", "--max-deliver", "7"],
+    );
     assert_eq!((taken.code, taken.stdout.as_str()), (0, "one\ntwo\nthree\n"), "{}", taken.stderr);
     let conflict = consume(home.path(), &["--name", "billing", "--no-wait", "--ack-wait", "46s"]);
     assert_eq!(conflict.code, 1);
@@ -109,8 +118,21 @@ fn nothing_of_a_message_becomes_a_command() {
     streaming_bus(home.path());
     let _broker = serve(home.path());
     let evil = "$(touch pwned); `touch pwned`; ' \" | touch pwned #";
-    done(home.path(), &["--context", BOARD, "pub", "flights/$(touch pwned);`touch pwned`", evil, "--key", evil]);
-    let ran = consume(home.path(), &["--name", "mailer", "--count", "1", "--exec", "echo \"$SEALBUS_TOPIC\"; cat; echo; echo $SEALBUS_KEY"]);
+    done(
+        home.path(),
+        &["--context", BOARD, "pub", "flights/$(touch pwned);`touch pwned`", evil, "--key", evil],
+    );
+    let ran = consume(
+        home.path(),
+        &[
+            "--name",
+            "mailer",
+            "--count",
+            "1",
+            "--exec",
+            "echo \"$SEALBUS_TOPIC\"; cat; echo; echo $SEALBUS_KEY",
+        ],
+    );
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_eq!(ran.stdout, format!("flights/$(touch pwned);`touch pwned`\n{evil}\n{evil}\n"));
     assert!(!home.path().join("pwned").exists());
@@ -132,7 +154,8 @@ fn a_command_that_fails_gives_the_message_back_until_it_is_a_dead_letter() {
     );
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     for delivery in [1, 2] {
-        let told = format!("given back: offset 1 on flights/bad, delivery {delivery}: the command ended with 1\n");
+        let told =
+            format!("given back: offset 1 on flights/bad, delivery {delivery}: the command ended with 1\n");
         assert!(ran.stderr.contains(&told), "{}", ran.stderr);
     }
     assert!(ran.stderr.ends_with("acknowledged 1, given back 2\n"), "{}", ran.stderr);
@@ -147,7 +170,8 @@ fn a_command_that_fails_gives_the_message_back_until_it_is_a_dead_letter() {
     assert_eq!(info["lag"], 0, "{info}");
     let dead = done(home.path(), &["--context", REPORTS, "replay", "$dead/flights/mailer", "--raw"]);
     assert_eq!(dead, "broken\n");
-    let unknown = consume(home.path(), &["--name", "other", "--count", "1", "--exec", "./nothing-of-that-name"]);
+    let unknown =
+        consume(home.path(), &["--name", "other", "--count", "1", "--exec", "./nothing-of-that-name"]);
     assert_eq!(unknown.code, 1);
     assert!(unknown.stderr.contains("the command ended with 127"), "{}", unknown.stderr);
 }

@@ -17,8 +17,8 @@ fn the_demo_tells_its_story_and_succeeds() {
         "policy-reloaded",
         "handshake-failed",
         "gets kill -9",
-        "842 of 842, offsets 0 to 841.",
-        "proven to be in it",
+        "in order: 842 of 842,",
+        "A checkpoint over",
         "Every step did what it says.",
     ] {
         assert!(told.contains(said), "{said:?} is missing in\n{told}");

@@ -44,8 +44,7 @@ pub(crate) fn streaming_bus(home: &Path) {
 /// Publishes the flights of the day.
 pub(crate) fn publish_flights(home: &Path) {
     let template = "flights/{origin}/{carrier}";
-    let published =
-        run(home, &["--context", BOARD, "pub", "--jsonl", FLIGHTS, "--topic-template", template]);
+    let published = run(home, &["--context", BOARD, "pub", "--jsonl", FLIGHTS, "--topic-template", template]);
     assert_eq!(published.stderr.lines().last(), Some("842 acknowledged"), "{}", published.stderr);
 }
 
@@ -110,7 +109,8 @@ fn a_replay_begins_and_ends_where_it_is_told() {
     let raw = done(home.path(), &["--context", REPORTS, "replay", "flights", "--raw", "--from", "last:1"]);
     assert!(raw.starts_with('{') && raw.ends_with("}\n"), "{raw}");
 
-    let follow = ["--context", REPORTS, "replay", "flights", "--from", "last:1", "--follow", "--raw", "--count", "2"];
+    let follow =
+        ["--context", REPORTS, "replay", "flights", "--from", "last:1", "--follow", "--raw", "--count", "2"];
     let mut follow = Process::start(sealbus(home.path(), &follow).stdout(Stdio::piped()));
     let mut stdout = BufReader::new(follow.child.stdout.take().unwrap());
     let mut line = String::new();
@@ -132,7 +132,11 @@ fn what_cannot_be_replayed_is_refused_with_what_to_do() {
         let refused = run(home.path(), &["--context", who, "replay", stream]);
         assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
         assert!(refused.stderr.contains("DENIED"), "{}", refused.stderr);
-        assert!(refused.stderr.contains(&format!("`sealbus policy can-i replay {stream}`")), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains(&format!("`sealbus policy can-i replay {stream}`")),
+            "{}",
+            refused.stderr
+        );
     }
     let usage = run(home.path(), &["--context", REPORTS, "replay", "flights", "--from", "yesterday"]);
     assert_eq!(usage.code, 2);
@@ -153,21 +157,31 @@ fn streams_and_counts_are_shown_in_every_form() {
     streaming_bus(home.path());
     let _broker = serve(home.path());
     publish_flights(home.path());
-    let consume = ["--context", REPORTS, "consume", "flights", "--name", "bill\u{2e}ing", "--count", "2", "--raw"];
+    let consume =
+        ["--context", REPORTS, "consume", "flights", "--name", "bill\u{2e}ing", "--count", "2", "--raw"];
     done(home.path(), &consume);
 
     let list = done(home.path(), &["--context", REPORTS, "stream", "list"]);
     assert!(list.starts_with("stream   state  topics"), "{list}");
     assert!(list.contains("\nflights  open   flights/#  842       0..842"), "{list}");
     let show = done(home.path(), &["--context", REPORTS, "stream", "show", "flights"]);
-    for row in ["id          0f0e0d0c0b0a09080706050403020100\n", "retention   7d, 20.0 GiB\n", "durability  fsync\n"] {
+    for row in [
+        "id          0f0e0d0c0b0a09080706050403020100\n",
+        "retention   7d, 20.0 GiB\n",
+        "durability  fsync\n",
+    ] {
         assert!(show.contains(row), "{row} in {show}");
     }
-    let json: Value =
-        serde_json::from_str(&done(home.path(), &["--context", REPORTS, "stream", "show", "flights", "-o", "json"]))
-            .unwrap();
+    let json: Value = serde_json::from_str(&done(
+        home.path(),
+        &["--context", REPORTS, "stream", "show", "flights", "-o", "json"],
+    ))
+    .unwrap();
     assert_eq!((&json["first"], &json["end"], &json["consumers"]), (&0.into(), &842.into(), &1.into()));
-    assert_eq!(json["retention"], serde_json::json!({"age_ms": 604_800_000, "bytes": 21_474_836_480_u64, "messages": null}));
+    assert_eq!(
+        json["retention"],
+        serde_json::json!({"age_ms": 604_800_000, "bytes": 21_474_836_480_u64, "messages": null})
+    );
     let lines = done(home.path(), &["--context", REPORTS, "stream", "list", "-o", "jsonl"]);
     assert_eq!(objects(&lines)[0]["name"], "flights");
 
@@ -221,7 +235,8 @@ fn the_prometheus_text_is_one() {
 #[test]
 fn a_durable_bench_stands_beside_a_bare_loop() {
     let home = tempfile::tempdir().unwrap();
-    let arguments = ["bench", "pubsub", "--durable", "--messages", "1500", "--size", "1024", "--json", "--dir", "."];
+    let arguments =
+        ["bench", "pubsub", "--durable", "--messages", "1500", "--size", "1024", "--json", "--dir", "."];
     let report: Value = serde_json::from_str(&done(home.path(), &arguments)).unwrap();
     assert_eq!((&report["durability"], &report["size_bytes"]), (&"fsync".into(), &1024.into()));
     let runs = report["runs"].as_array().unwrap();
@@ -230,7 +245,11 @@ fn a_durable_bench_stands_beside_a_bare_loop() {
         assert_eq!((&run["messages_acknowledged"], &run["messages_stored"]), (&1500.into(), &1500.into()));
         assert!(run["log"]["bytes_written"].as_u64().unwrap() > 1500 * 1024, "{run}");
         assert!(run["log"]["syncs"].as_u64().unwrap() >= 1, "{run}");
-        for number in [&run["messages_per_second"], &run["bare_loop"]["messages_per_second"], &run["ratio_to_bare_loop"]] {
+        for number in [
+            &run["messages_per_second"],
+            &run["bare_loop"]["messages_per_second"],
+            &run["ratio_to_bare_loop"],
+        ] {
             assert!(number.as_f64().unwrap() > 0.0, "{run}");
         }
     }

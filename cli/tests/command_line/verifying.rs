@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -20,7 +21,8 @@ fn stream_dir(home: &Path) -> PathBuf {
 fn segment(home: &Path) -> PathBuf {
     let files = fs::read_dir(stream_dir(home)).expect("the stream has a folder");
     let mut logs = files.map(|file| file.expect("the folder is readable").path());
-    logs.find(|path| path.extension().is_some_and(|extension| extension == "log")).expect("there is a segment")
+    logs.find(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .expect("there is a segment")
 }
 
 fn offline(home: &Path, arguments: &[&str]) -> Ran {
@@ -63,7 +65,10 @@ fn a_whole_stream_is_whole_over_the_network_and_in_its_files() {
     let online = run(home.path(), &["--context", REPORTS, "stream", "verify", "flights", "-o", "json"]);
     assert_eq!(online.code, 0, "{}\n{}", online.stdout, online.stderr);
     let online = json(&online);
-    assert_eq!((&online["verdict"], &online["messages"], &online["end"]), (&"whole".into(), &842.into(), &842.into()));
+    assert_eq!(
+        (&online["verdict"], &online["messages"], &online["end"]),
+        (&"whole".into(), &842.into(), &842.into())
+    );
     assert_eq!(online["checkpoint"]["batches"], online["batches"], "every batch is under the checkpoint");
 
     let in_use = offline(home.path(), &[]);
@@ -81,7 +86,8 @@ fn a_whole_stream_is_whole_over_the_network_and_in_its_files() {
     let found = json(&offline(home.path(), &["-o", "jsonl"]));
     assert_eq!(found["checkpoint"]["root"], online["checkpoint"]["root"], "the same root, both ways");
     assert_eq!((&found["messages"], &found["batches"]), (&842.into(), &online["batches"]));
-    let by_data = run(home.path(), &["--trust", "bus/trust.toml", "stream", "verify", "flights", "--dir", "bus/data"]);
+    let by_data =
+        run(home.path(), &["--trust", "bus/trust.toml", "stream", "verify", "flights", "--dir", "bus/data"]);
     assert_eq!(by_data.stdout, table.stdout);
     let by_id = run(home.path(), &["stream", "verify", "0f0e0d0c0b0a09080706050403020100", "--dir", "bus"]);
     assert_eq!(by_id.code, 0, "{}", by_id.stderr);
@@ -145,14 +151,28 @@ fn an_older_copy_is_told_from_what_it_was_by_a_checkpoint_that_was_kept() {
     assert_eq!(offline(home.path(), &["--checkpoint", "older"]).code, 0, "it leads from what was seen");
     assert_eq!(offline(home.path(), &["--checkpoint", "newer"]).code, 0);
     let backup = |held: &str| {
-        let arguments = ["--trust", "bus/trust.toml", "stream", "verify", "flights", "--dir", "backup", "--checkpoint", held];
+        let arguments = [
+            "--trust",
+            "bus/trust.toml",
+            "stream",
+            "verify",
+            "flights",
+            "--dir",
+            "backup",
+            "--checkpoint",
+            held,
+        ];
         run(home.path(), &arguments)
     };
     assert_eq!(backup("older").code, 0);
     let rolled_back = backup("newer");
     assert_eq!(rolled_back.code, 3, "{}\n{}", rolled_back.stdout, rolled_back.stderr);
     assert!(rolled_back.stdout.contains("flights is rolled back"), "{}", rolled_back.stdout);
-    fs::write(home.path().join("forged"), older["checkpoint"]["note"].as_str().unwrap().replace("\n842", "\n841")).unwrap();
+    fs::write(
+        home.path().join("forged"),
+        older["checkpoint"]["note"].as_str().unwrap().replace("\n842", "\n841"),
+    )
+    .unwrap();
     let mut forged = fs::read(home.path().join("forged")).unwrap();
     let last = forged.len() - 4;
     forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
@@ -189,4 +209,49 @@ fn what_is_not_there_is_said() {
     assert!(nowhere.stderr.contains("name a bus folder"), "{}", nowhere.stderr);
     let empty = offline(home.path(), &[]);
     assert_eq!(empty.code, 0, "an empty stream is whole: {}\n{}", empty.stdout, empty.stderr);
+}
+
+#[test]
+fn what_retention_has_removed_is_told_and_the_rest_is_proven() {
+    let home = tempfile::tempdir().unwrap();
+    streaming_bus(home.path());
+    let change = |file: &str, from: &str, to: &str| {
+        let path = home.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} in {text}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+    };
+    change(
+        "bus/policy.toml",
+        "{ age = \"7d\", bytes = \"20GiB\" }\n\n[[allow]]\nid = \"board",
+        "{ messages = 300 }\n\n[[allow]]\nid = \"board",
+    );
+    change("bus/sealbus.toml", "[storage]\n", "[storage]\nsegment_bytes = \"64KiB\"\n");
+    let broker = serve(home.path());
+    publish_flights(home.path());
+    let until = Instant::now() + Duration::from_secs(30);
+    let first = loop {
+        let show = ["--context", REPORTS, "stream", "show", "flights", "-o", "json"];
+        let show: Value = serde_json::from_str(&done(home.path(), &show)).unwrap();
+        match show["first"].as_u64() {
+            Some(first) if first > 0 => break first,
+            _ => assert!(Instant::now() < until, "{show}"),
+        }
+    };
+    let online = run(home.path(), &["--context", REPORTS, "stream", "verify", "flights"]);
+    assert_eq!(online.code, 4, "{}\n{}", online.stdout, online.stderr);
+    assert!(online.stdout.contains(&format!("were removed before offset {first}")), "{}", online.stdout);
+    let replay =
+        run(home.path(), &["--context", REPORTS, "replay", "flights", "--from", "offset:0", "--raw"]);
+    assert_eq!(replay.code, 0, "{}", replay.stderr);
+    assert!(replay.stderr.contains(&format!("trimmed {first}, unreadable 0")), "{}", replay.stderr);
+    assert_eq!(replay.stdout.lines().count() as u64, 842 - first);
+    stop(broker);
+    let found = offline(home.path(), &["-o", "json"]);
+    assert_eq!(found.code, 4, "{}\n{}", found.stdout, found.stderr);
+    let found = json(&found);
+    assert_eq!((&found["first"], &found["messages"]), (&first.into(), &(842 - first).into()));
+    let checkpoint =
+        &found["checks"].as_array().unwrap().iter().find(|check| check["check"] == "checkpoint").unwrap();
+    assert_eq!(checkpoint["result"], "good", "the leaves of what is gone are there: {found}");
 }

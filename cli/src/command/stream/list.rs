@@ -86,7 +86,9 @@ fn failed(attempted: String, error: &RequestError) -> Failure {
         _ => Failure::new(attempted, error),
     };
     match error.code() {
-        Some(Code::Denied) => failure.advising("a rule must give this principal the verb `describe` on the stream"),
+        Some(Code::Denied) => {
+            failure.advising("a rule must give this principal the verb `describe` on the stream")
+        }
         Some(_) | None => failure,
     }
 }

@@ -53,10 +53,7 @@ Exit codes:
   3  rolled back: a checkpoint is over more than there is
   4  incomplete: retention has removed some, or no checkpoint vouches for it; what is there is good";
 
-pub(super) fn run(
-    arguments: &VerifyArguments,
-    connection: &ConnectionArguments,
-) -> Result<Verdict, Failure> {
+pub(super) fn run(arguments: &VerifyArguments, connection: &ConnectionArguments) -> Result<Verdict, Failure> {
     match &arguments.dir {
         Some(dir) => {
             let folder = Folder::find(dir)?;
@@ -80,12 +77,12 @@ pub(super) fn run(
     }
 }
 
-/// Whom to believe: what the arguments say, or else the bus folder.
+/// Whom to believe: as --trust says, or else the bus folder, or else the context.
 fn trust(folder: &Folder, connection: &ConnectionArguments) -> Result<Trust, Failure> {
     let path = match (&connection.trust, &folder.trust) {
         (Some(path), _) => path.clone(),
-        (None, Some(path)) if connection.context.is_none() => path.clone(),
-        (None, _) => Context::resolve(connection)?.trust,
+        (None, Some(path)) => path.clone(),
+        (None, None) => Context::resolve(connection)?.trust,
     };
     Trust::from_file(&path).map_err(|error| Failure::new(format!("read {}", path.display()), error))
 }
