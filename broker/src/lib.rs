@@ -5,7 +5,8 @@
 //! A connection passes `admission` and TLS (`listener`) and becomes a `session`: one task that owns the stream and
 //! turns bytes into requests. HELLO is judged once (`pipeline::hello`); from then on the session acts as one principal.
 //! A batch (`pipeline::publish`) is decided about, judged by its sequence, verified, and left in the `outbox` of every
-//! session that the `router` finds for its topic. Their tasks decide again (`pipeline::deliver`), frame and write.
+//! session that the `router` finds for its topic. When a stream keeps the topic it goes to `storage` first, and is shown
+//! and acknowledged when it is durable. Sessions decide again (`pipeline::deliver`, `pipeline::replay`), frame and write.
 //! When policy or certificates change (`reload`), every session marks the place before the change is called done.
 //!
 //! Every file imports only from below:
@@ -14,17 +15,21 @@
 //! broker                                             start, stop, wiring
 //! listener  reload                                   accept, TLS; changes that reach everybody
 //! session/                                           one task per connection
+//! keeping                                            what is kept, opened and closed in the right order
 //! pipeline/                                          the order of a request, once, in the open
 //! bus                                                what all sessions share
 //! router/  outbox  producers  bindings  sessions     who wants what, who publishes, who is there
-//! quotas                                             what each principal takes of it
-//! party  port  change  admission  descriptors  locks small words that they share
+//! quotas  letters  counts                            what each principal takes; what threads bring back; numbers
+//! consumers/                                         durable consumers: groups, their drivers, dead letters
+//! party  port  change  admission  descriptors        small words that they share
+//! storage/                                           streams, system streams, index: what is on the disk
 //! audit/  policy  tls/                               what is recorded, decided, believed
-//! config/  clock  vfs  shutdown  telemetry
+//! config/  clock  vfs  shutdown  telemetry  locks
 //! ```
 //!
-//! Read `pipeline`, then `session`, then `reload`. What is not here: durable streams, which will stand beside `router`
-//! behind the same pipeline; and any byte format or rule, which are `sealbus_protocol`'s.
+//! Read `pipeline`, then `session`, then `reload`; for what is kept `STORAGE.md` beside this crate, then `storage::log`,
+//! `storage::stream`, `consumers`. What is not here: any byte format of the wire or rule of the protocol, which are
+//! `sealbus_protocol`'s.
 
 pub mod audit;
 pub mod clock;

@@ -70,6 +70,8 @@ pub enum Missing {
     Trimmed,
     /// The broker has found them damaged on its disk.
     Damaged,
+    /// The right to read them was withdrawn while they were being read.
+    Withdrawn,
     /// The broker went on behind them and said nothing.
     Unexplained,
 }
@@ -81,6 +83,7 @@ impl Missing {
         match self {
             Self::Trimmed => "trimmed",
             Self::Damaged => "damaged",
+            Self::Withdrawn => "withdrawn",
             Self::Unexplained => "unexplained",
         }
     }
@@ -91,6 +94,7 @@ impl From<SkippedWhy> for Missing {
         match why {
             SkippedWhy::Trimmed => Self::Trimmed,
             SkippedWhy::Damaged => Self::Damaged,
+            SkippedWhy::Withdrawn => Self::Withdrawn,
         }
     }
 }
@@ -100,6 +104,7 @@ impl fmt::Display for Missing {
         f.write_str(match self {
             Self::Trimmed => "retention has removed them",
             Self::Damaged => "they are damaged on the broker's disk",
+            Self::Withdrawn => "the right to read them was withdrawn",
             Self::Unexplained => "the broker went on behind them without a word",
         })
     }

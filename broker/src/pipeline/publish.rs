@@ -205,6 +205,10 @@ impl Client {
             Judged::Queued(freshness, receipt, ticket) => {
                 let ack = Ack { request, receipt, freshness, broker_ms: now_ms };
                 self.await_durable(alias, ticket, ack, bytes_len);
+                if freshness == Freshness::Duplicate {
+                    // It may have been durable long before it was sent again: then nobody will tell this session.
+                    self.answer_durable(wire);
+                }
                 Ok(())
             }
             Judged::Refused(topic, Fault::Denied(rule, refusal)) => {

@@ -87,7 +87,14 @@ impl Client {
             }
         };
         let Some((stream_id, source)) = self.source_of(&name) else {
-            let refusal = Refusal::new(Code::Internal, format!("replay {name}: it is not open here"));
+            let refusal = match &name {
+                StreamName::Plain(_) => {
+                    Refusal::new(Code::Internal, format!("replay {name}: it is not open here"))
+                }
+                StreamName::DeadLetters { .. } => {
+                    Refusal::new(Code::Limit, format!("replay {name}: nothing has been given up there"))
+                }
+            };
             return self.refuse_reading(wire, (request, id), refusal);
         };
         let bounds = source.bounds();
@@ -369,9 +376,25 @@ impl Client {
             .map(|(lane, reading)| (lane, reading.id))
             .collect();
         for (lane, id) in denied {
-            self.forget_reading(lane);
-            wire.close_subscription(id);
+            self.withdraw_reading(wire, lane, id);
         }
+    }
+
+    /// Ends a reading whose right was withdrawn. One that was to end somewhere says what of it does not come: CLOSED
+    /// alone would look like its end.
+    fn withdraw_reading(&mut self, wire: &mut BrokerSession, lane: LaneId, id: SubscriptionId) {
+        let reason = "the right to read the stream was withdrawn";
+        if let Some(Beginning { request, .. }) = self.beginnings.remove(&lane) {
+            self.forget_reading(lane);
+            return wire.refuse_subscription(request, id, Refusal::new(Code::Denied, reason));
+        }
+        let left = self.readings.get_mut(lane).and_then(|reading| Some(reading.next..reading.until?));
+        self.forget_reading(lane);
+        if let Some(left) = left.filter(|left| !left.is_empty()) {
+            let (from, to) = (left.start, left.end);
+            wire.skipped(&Skipped { subscription: id, why: SkippedWhy::Withdrawn, from, to });
+        }
+        wire.close_subscription(id);
     }
 
     /// Takes a reading off the session.

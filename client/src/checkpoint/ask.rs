@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sealbus_protocol::frame::CheckpointReply;
 use sealbus_protocol::ids::{BusId, StreamId};
+use sealbus_protocol::refusal::Code;
 use sealbus_protocol::stream_name::StreamName;
 use sealbus_protocol::tlog::{Hash, LeafFields, verify_inclusion};
 use tokio::sync::oneshot;
@@ -59,7 +60,16 @@ impl Bus {
         let shared = self.shared();
         let deadline = Instant::now() + shared.request_timeout;
         loop {
-            let (checkpoint, reply) = self.ask_checkpoint(stream, Some(leaf.leaf_index)).await?;
+            let (checkpoint, reply) = match self.ask_checkpoint(stream, Some(leaf.leaf_index)).await {
+                // A stream that has just begun has no checkpoint at all for a second.
+                Err(CheckpointError::Request(RequestError::Refused(refusal)))
+                    if refusal.code() == Code::Limit && Instant::now() + LOOK_AGAIN < deadline =>
+                {
+                    sleep(LOOK_AGAIN).await;
+                    continue;
+                }
+                asked => asked?,
+            };
             if checkpoint.stream_id() != delivery.stream_id {
                 return Err(ProveError::OtherStream);
             }

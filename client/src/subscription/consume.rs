@@ -65,7 +65,7 @@ impl ConsumeBuilder {
         self
     }
 
-    /// How long a message may be unacknowledged before it is delivered again. At least 1 ms, default 30 s.
+    /// How long a message may be unacknowledged before it is delivered again: from 100 ms to a day, default 30 s.
     pub const fn ack_wait(mut self, wait: Duration) -> Self {
         self.ack_wait = Some(wait);
         self

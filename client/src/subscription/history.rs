@@ -1,7 +1,7 @@
 //! What a reader of a stream holds against the broker: which stream it is, and that its history only goes forward. Pure.
 
 use sealbus_protocol::batch::read::{Place, SEQUENCES_MAX};
-use sealbus_protocol::frame::{Narrowed, RecordRange, StreamStart};
+use sealbus_protocol::frame::{Narrowed, RecordRange, Start, StreamStart};
 use sealbus_protocol::ids::StreamId;
 use sealbus_protocol::stream_name::StreamName;
 
@@ -10,7 +10,7 @@ use crate::rejection::RejectionCode;
 
 use super::feed::Skip;
 use super::offsets::{Arrival, OffsetError, OffsetPlace, OffsetReader, Order};
-use super::want::Want;
+use super::want::{ReplayWant, Want};
 
 /// One stream, as one reader has seen it.
 #[derive(Debug)]
@@ -74,11 +74,16 @@ impl History {
             (Want::Live(_) | Want::Replay(_), StreamName::Plain(_)) => Order::Log,
             (Want::Live(_) | Want::Replay(_), StreamName::DeadLetters { .. }) => Order::DeadLetters,
         };
+        // What was asked for by its offset and is not there any more is missing, and must be told.
+        let position = match want {
+            Want::Replay(ReplayWant { from: Start::Offset(asked), .. }) => start.offset.min(*asked),
+            Want::Live(_) | Want::Replay(_) | Want::Consume(_) => start.offset,
+        };
         let mut history = Self {
             stream,
             stream_id: start.stream_id,
             order,
-            offsets: OffsetReader::new(order, start.offset),
+            offsets: OffsetReader::new(order, position),
             begin: start.offset,
             end: start.end,
             coverage: Coverage::Whole,
@@ -226,11 +231,10 @@ const fn code_of(error: OffsetError) -> RejectionCode {
 
 #[cfg(test)]
 mod tests {
-    use sealbus_protocol::frame::{SkippedWhy, Start, Until};
+    use sealbus_protocol::frame::{SkippedWhy, Until};
     use sealbus_protocol::ids::PreambleDigest;
     use sealbus_protocol::topic::TopicFilter;
 
-    use super::super::want::ReplayWant;
     use super::*;
 
     const STREAM: StreamId = StreamId::new([3; 16]);
@@ -287,6 +291,21 @@ mod tests {
         assert_eq!(history.handle_skipped(skip(7, 8)), Some(Hole { from: 6, to: 8 }), "6 is missing too");
         assert_eq!(history.handle(at(8), leaf(1, 1)), NEXT);
         assert_eq!(history.handle(at(11), leaf(1, 1)), hole(9, 11));
+    }
+
+    #[test]
+    fn what_was_asked_for_and_is_gone_is_told() {
+        let Want::Replay(earliest) = want(None) else { panic!("it is a replay") };
+        let asked = Want::Replay(ReplayWant { from: Start::Offset(2), ..earliest });
+        let begin = || History::begin(&asked, start(6), Narrowed::No).unwrap();
+        let mut told = begin();
+        assert_eq!(
+            told.handle_skipped(Skip { from: 2, to: 6, why: SkippedWhy::Trimmed }),
+            Some(Hole { from: 2, to: 6 })
+        );
+        assert_eq!(told.handle(at(6), leaf(1, 1)), NEXT);
+        assert_eq!(begin().handle(at(6), leaf(1, 1)), hole(2, 6), "also when the broker says nothing");
+        assert_eq!(history(None, 6).handle(at(6), leaf(1, 1)), NEXT, "the earliest is wherever it is");
     }
 
     #[test]

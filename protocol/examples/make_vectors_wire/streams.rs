@@ -94,6 +94,12 @@ fn reading() -> Vec<Vector> {
             "SKIPPED",
             json!({ "subscription": 4, "why": "damaged", "from": 170, "to": 171 }),
         ),
+        (
+            "SKIPPED, withdrawn",
+            "broker",
+            "SKIPPED",
+            json!({ "subscription": 4, "why": "withdrawn", "from": 171, "to": 300 }),
+        ),
     ]
 }
 
@@ -302,7 +308,7 @@ pub(crate) fn refuse() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("DELIVER: ranges out of order", "broker", edited("DELIVER, some records", ranges + 29, 1)),
         ("DELIVER: a range beyond every batch", "broker", edited("DELIVER, some records", ranges + 27, 1)),
         ("SKIPPED: why 0", "broker", edited("SKIPPED, trimmed", 7, 0)),
-        ("SKIPPED: why 3", "broker", edited("SKIPPED, trimmed", 7, 3)),
+        ("SKIPPED: why 4", "broker", edited("SKIPPED, trimmed", 7, 4)),
         ("SKIPPED: nothing", "broker", edited("SKIPPED, damaged", 23, 170)),
         ("CONSUME: from 6", "client", edited("CONSUME", 16, 6)),
         ("CONSUME: reserved", "client", edited("CONSUME", 17, 1)),

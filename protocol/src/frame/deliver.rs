@@ -232,15 +232,18 @@ pub enum SkippedWhy {
     Trimmed,
     /// What was stored there can no longer be read as it was written.
     Damaged,
+    /// The right to read them was withdrawn while they were being read: CLOSED follows.
+    Withdrawn,
 }
 
 /// Says which offsets of a stream a replay or durable consumer does not get. Stands where they would have.
 ///
 /// ```text
-///   0                 4                            8      16
-///   +-----------------+----------------------------+------+----+
-///   | subscription id | 1 trimmed, 2 damaged (u32) | from | to |   from `from` up to, but not including, `to`
-///   +-----------------+----------------------------+------+----+
+///   0                 4          8      16
+///   +-----------------+----------+------+----+
+///   | subscription id | why, u32 | from | to |   from `from` up to, but not including, `to`
+///   +-----------------+----------+------+----+
+///                       1 trimmed   2 damaged   3 withdrawn
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Skipped {
@@ -262,6 +265,7 @@ impl Frame for Skipped {
         out.u32(match self.why {
             SkippedWhy::Trimmed => 1,
             SkippedWhy::Damaged => 2,
+            SkippedWhy::Withdrawn => 3,
         });
         out.u64(self.from);
         out.u64(self.to);
@@ -274,6 +278,7 @@ impl Frame for Skipped {
         let why = match reader.u32("why")? {
             1 => SkippedWhy::Trimmed,
             2 => SkippedWhy::Damaged,
+            3 => SkippedWhy::Withdrawn,
             _ => return Err(DecodeError::Value { field: "why" }.into()),
         };
         let from = reader.u64("from")?;

@@ -38,7 +38,7 @@ fn read(from: &str, bytes: &[u8]) -> Result<Option<FrameType>, FrameError> {
 
 fn frames(file: &Value) -> &[Value] {
     let cases = list(&file["frames"]);
-    assert_eq!(cases.len(), 87);
+    assert_eq!(cases.len(), 88);
     cases
 }
 
@@ -101,7 +101,7 @@ fn every_bit_of_a_frame_counts() {
 fn frames_are_refused_with_this_code() {
     let file = crate::parse(FILE);
     let cases = list(&file["refuse"]);
-    assert_eq!(cases.len(), 605);
+    assert_eq!(cases.len(), 611);
     for case in cases {
         let name = text(&case["name"]);
         let error = read(text(&case["from"]), &bytes(&case["bytes"])).expect_err(name);

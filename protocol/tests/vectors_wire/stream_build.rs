@@ -189,6 +189,7 @@ pub(crate) fn skipped(fields: &Value) -> Skipped {
         subscription: subscription(fields),
         why: match text(&fields["why"]) {
             "trimmed" => SkippedWhy::Trimmed,
+            "withdrawn" => SkippedWhy::Withdrawn,
             word => {
                 assert_eq!(word, "damaged");
                 SkippedWhy::Damaged

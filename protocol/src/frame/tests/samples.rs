@@ -371,7 +371,7 @@ pub(super) fn broker_frames() -> Vec<(Bytes, BrokerFrame)> {
         generation: 12,
         start,
     });
-    let skips = [SkippedWhy::Trimmed, SkippedWhy::Damaged].map(|why| Skipped {
+    let skips = [SkippedWhy::Trimmed, SkippedWhy::Damaged, SkippedWhy::Withdrawn].map(|why| Skipped {
         subscription: SubscriptionId(4),
         why,
         from: 0,
