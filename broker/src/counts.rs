@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The numbers.
+/// The numbers that are counted on. Relaxed: none of them orders anything.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     published: AtomicU64,
@@ -29,20 +29,24 @@ pub(crate) struct Counted {
 }
 
 impl Counts {
+    /// A batch was accepted.
     pub(crate) fn published(&self, messages: u32, bytes: usize) {
         self.published.fetch_add(u64::from(messages), Ordering::Relaxed);
         self.published_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Messages were framed for a subscriber.
     pub(crate) fn delivered(&self, messages: u32) {
         self.delivered.fetch_add(u64::from(messages), Ordering::Relaxed);
     }
 
+    /// A request was refused.
     pub(crate) fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The numbers of this moment.
     pub(crate) fn now(&self) -> Counted {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counted {

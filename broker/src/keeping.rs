@@ -24,12 +24,14 @@ use crate::pipeline::FanOut;
 use crate::policy::PolicyInForce;
 use crate::producers::{Claim, SequenceKey};
 use crate::storage::stream::RecoveredProducer;
-use crate::storage::stream::store::StreamEvent;
-use crate::storage::whole::{OpenedStream, Recovered, Storage, StorageError, StorageParts};
+use crate::storage::stream::store::{StreamDamage, StreamEvent};
+use crate::storage::whole::{
+    Finding, OpenedStream, Recovered, Scrubber, Storage, StorageError, StorageParts, Unopened,
+};
 use crate::telemetry;
 use crate::vfs::Vfs;
 
-/// How often it is looked whether producers have to be kept, and how far the slowest consumers are.
+/// How often it is looked whether producers have to be kept, how far the slowest consumers are, and what was found.
 const LOOK_AFTER_MS: u64 = 1_000;
 
 /// The index follows the logs once in so many of these looks: what it saves is a start's reading of some seconds of log.
@@ -37,7 +39,9 @@ const INDEX_EVERY: u64 = 30;
 
 /// What was opened, before there is a bus.
 pub(crate) struct Kept {
+    /// Streams and the broker's own logs.
     pub(crate) storage: Arc<Storage>,
+    /// Durable consumers, where they stood.
     pub(crate) consumers: Arc<Consumers>,
     fan_out: Arc<FanOut>,
     opened: Vec<OpenedStream>,
@@ -48,7 +52,9 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 pub(crate) struct Keeping {
     storage: Arc<Storage>,
+    /// Writes cursors; none when its thread could not be started.
     flusher: Option<CursorFlusher>,
+    scrubber: Option<Scrubber>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -69,23 +75,21 @@ pub(crate) async fn open(
         config: config.storage.clone(),
     };
     let (storage, recovered) = blocking(move || Storage::open(parts)).await?;
-    let Recovered { consumers: kept, remarks, index_remarks } = recovered;
+    let Recovered { consumers: kept, index_remarks } = recovered;
     let storage = Arc::new(storage);
-    for remark in remarks {
-        record(audit, "$system", StreamId::ZERO, StreamChange::Damaged(remark));
-    }
+    // Damage of the broker's own logs is told before anything is decided by what is left of them.
+    report_findings(&storage, audit);
     for reason in index_remarks {
         index_rebuilt(audit, reason);
     }
     record_policy(&storage, policy).await?;
-    let opened = follow(&storage, policy, audit).await?;
+    let opened = follow_or(&storage, policy, audit, Unopened::StaysShut).await?;
     let end_of = |id| storage.stream(id).map(|store| store.bounds().end);
     let keys: Vec<_> = kept.iter().map(|kept| kept.key.clone()).collect();
     let consumers = Arc::new(Consumers::restore(kept, end_of));
-    {
-        let storage = Arc::clone(&storage);
-        blocking(move || storage.open_known_dead_letters(keys)).await;
-    }
+    let of = Arc::clone(&storage);
+    blocking(move || of.open_known_dead_letters(keys)).await;
+    report_findings(&storage, audit);
     Ok(Kept { storage, consumers, fan_out, opened, clock: Arc::clone(clock) })
 }
 
@@ -96,8 +100,19 @@ pub(crate) async fn follow(
     policy: &PolicyInForce,
     audit: &Audit,
 ) -> Result<Vec<OpenedStream>, StorageError> {
+    follow_or(storage, policy, audit, Unopened::RefusesPolicy).await
+}
+
+async fn follow_or(
+    storage: &Arc<Storage>,
+    policy: &PolicyInForce,
+    audit: &Audit,
+    otherwise: Unopened,
+) -> Result<Vec<OpenedStream>, StorageError> {
     let (of, streams) = (Arc::clone(storage), policy.compiled.policy().clone());
-    let opened = blocking(move || of.follow(&streams)).await?;
+    let followed = blocking(move || of.follow(&streams, otherwise)).await;
+    report_findings(storage, audit);
+    let opened = followed?;
     for stream in &opened {
         let change = match (stream.is_new, storage.stream(stream.id)) {
             (false, Some(store)) => {
@@ -107,24 +122,22 @@ pub(crate) async fn follow(
             (true, _) | (false, None) => StreamChange::Created,
         };
         record(audit, &stream.name, stream.id, change);
-        for event in &stream.opened.events {
-            if let StreamEvent::Damaged(damage) = event {
-                tracing::error!({ telemetry::STREAM } = %stream.name, { telemetry::ERROR } = %damage, "damage");
-                record(audit, &stream.name, stream.id, StreamChange::Damaged(damage.to_string()));
-            }
-        }
+        stream.opened.events.iter().for_each(|event| report(audit, &stream.name, stream.id, event));
         if let Some(reason) = &stream.index_remark {
             index_rebuilt(audit, format!("stream {}: {reason}", stream.name));
         }
         if let Some(reason) = &stream.opened.stopped {
-            record(audit, &stream.name, stream.id, StreamChange::Stopped(reason.to_string()));
+            report(audit, &stream.name, stream.id, &StreamEvent::Stopped(Arc::clone(reason)));
         }
     }
     Ok(opened)
 }
 
 /// Returns when a policy is in `$policy`, durable.
-pub(crate) async fn record_policy(storage: &Arc<Storage>, policy: &PolicyInForce) -> Result<(), StorageError> {
+pub(crate) async fn record_policy(
+    storage: &Arc<Storage>,
+    policy: &PolicyInForce,
+) -> Result<(), StorageError> {
     let (done, kept) = oneshot::channel();
     let (storage, document) = (Arc::clone(storage), Arc::clone(&policy.document));
     let (version, hash) = (policy.compiled.version(), policy.hash);
@@ -183,6 +196,13 @@ impl Kept {
                 None
             }
         };
+        let scrubber = match Scrubber::start(Arc::clone(&storage)) {
+            Ok(scrubber) => Some(scrubber),
+            Err(error) => {
+                tracing::error!({ telemetry::ERROR } = %error, "no thread to look for damage: it is found when it is read");
+                None
+            }
+        };
         let undertaker = Undertaker {
             consumers: Arc::clone(&consumers),
             storage: Arc::clone(&storage),
@@ -191,9 +211,9 @@ impl Kept {
         };
         let tasks = vec![
             tokio::spawn(undertaker.run()),
-            tokio::spawn(look_after(Arc::clone(&storage), Arc::clone(&consumers))),
+            tokio::spawn(look_after(Arc::clone(&storage), Arc::clone(&consumers), bus.audit.clone())),
         ];
-        Keeping { storage, flusher, tasks }
+        Keeping { storage, flusher, scrubber, tasks }
     }
 
     /// It came to nothing.
@@ -206,11 +226,15 @@ impl Kept {
 impl Keeping {
     /// Nobody publishes or consumes any more: writes what waits, and closes.
     pub(crate) async fn stop(self) {
-        let Self { storage, flusher, tasks } = self;
+        let Self { storage, flusher, scrubber, tasks } = self;
+        // Both only do again at the next start what they leave undone here.
         for task in tasks {
             task.abort();
         }
         blocking(move || {
+            if let Some(scrubber) = scrubber {
+                scrubber.stop();
+            }
             if let Some(flusher) = flusher {
                 flusher.stop();
             }
@@ -221,10 +245,10 @@ impl Keeping {
 }
 
 /// Does from time to time what nobody waits for.
-async fn look_after(storage: Arc<Storage>, consumers: Arc<Consumers>) {
+async fn look_after(storage: Arc<Storage>, consumers: Arc<Consumers>, audit: Audit) {
     for look in 1_u64.. {
         tokio::time::sleep(Duration::from_millis(LOOK_AFTER_MS)).await;
-        let (storage, consumers) = (Arc::clone(&storage), Arc::clone(&consumers));
+        let (storage, consumers, audit) = (Arc::clone(&storage), Arc::clone(&consumers), audit.clone());
         blocking(move || {
             storage.keep_producers();
             if look.is_multiple_of(INDEX_EVERY) {
@@ -234,12 +258,37 @@ async fn look_after(storage: Arc<Storage>, consumers: Arc<Consumers>) {
                 let slowest = consumers.list(Some(id)).iter().map(|consumer| consumer.info(0).position).min();
                 storage.set_hold(id, slowest);
             }
+            report_findings(&storage, &audit);
         })
         .await;
     }
 }
 
-/// Runs what may wait for the disk where that holds nobody up.
+/// Tells the audit log what was found where nobody could tell it.
+fn report_findings(storage: &Storage, audit: &Audit) {
+    for Finding { id, name, event } in storage.take_findings() {
+        report(audit, &name, id, &event);
+    }
+}
+
+fn report(audit: &Audit, name: &str, id: StreamId, event: &StreamEvent) {
+    let change = match event {
+        StreamEvent::Damaged(StreamDamage::IndexRebuilt(text)) => StreamChange::Repaired(text.clone()),
+        StreamEvent::Damaged(damage) => StreamChange::Damaged(damage.to_string()),
+        StreamEvent::Stopped(reason) => StreamChange::Stopped(reason.to_string()),
+        // Opening and reading do nothing of this; a stream that is written tells its observer.
+        StreamEvent::Full
+        | StreamEvent::Resumed
+        | StreamEvent::SegmentSealed { .. }
+        | StreamEvent::Trimmed { .. }
+        | StreamEvent::ClockJumped { .. }
+        | StreamEvent::CheckpointSigned { .. } => return,
+    };
+    tracing::error!({ telemetry::STREAM } = %name, { telemetry::ERROR } = %change, "found in what is kept");
+    record(audit, name, id, change);
+}
+
+/// Runs what may wait for the disk where that holds nobody up. A panic of it is a panic here.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -254,6 +303,7 @@ fn index_rebuilt(audit: &Audit, reason: String) {
     }
 }
 
+/// Records what happened to a stream. A failure is logged and no more: the audit log itself has stopped the bus then.
 fn record(audit: &Audit, name: &str, id: StreamId, change: StreamChange) {
     if let Err(error) = audit.record(Event::Stream { name: name.to_owned(), id, change }) {
         tracing::error!({ telemetry::ERROR } = %error, "an event of a stream is not in the audit log");

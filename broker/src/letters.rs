@@ -29,7 +29,7 @@ pub(crate) enum Letter {
     /// Where a reading begins that asked for a moment; or why that is not known.
     Begin(LaneId, Result<u64, String>),
     /// A page of the stream that a subscription reads; or why it cannot be read.
-    Page(LaneId, Result<Arc<Page>, String>),
+    Page(LaneId, Result<Page, String>),
     /// The durable consumer that a lane wants to join is there; or why not.
     Joined(LaneId, Result<Arc<Consumer>, Refusal>),
     /// Records that a durable consumer gives a lane.

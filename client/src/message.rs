@@ -246,12 +246,14 @@ impl Message {
         settler.settle(offset, Settlement::Ack).await
     }
 
-    /// As [`Message::ack`], and returns once the broker has it on the disk, also across a reconnect.
+    /// As [`Message::ack`], and returns once the broker has it on the disk: the message is not delivered again.
     ///
     /// Cancel-safe in this sense: dropped while it waits for the answer, the message is acknowledged all the same.
     ///
     /// # Errors
     /// [`SettleError`], also when the broker does not answer within the request deadline: then it may be durable or not.
+    /// A message that came before a reconnect, or whose `ack_wait` is over, is not this member's any more unless it has
+    /// come again: then the acknowledgement is refused ([`crate::Code::Conflict`]).
     pub async fn ack_sync(&self) -> Result<(), SettleError> {
         let (settler, offset) = self.settler()?;
         settler.settle_durably(offset, Settlement::Ack).await

@@ -137,6 +137,17 @@ pub(super) struct Outstanding {
     due: BTreeSet<u64>,
     dead: BTreeSet<u64>,
     flying: BTreeSet<(MemberId, u64)>,
+    /// By who had them before whoever has them now.
+    had: BTreeSet<(MemberId, u64)>,
+}
+
+/// Which runs a member's word reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those that it has.
+    Held,
+    /// Those that it may settle: also those that it had last.
+    Settleable,
 }
 
 impl Outstanding {
@@ -210,7 +221,49 @@ impl Outstanding {
         let touched = begins_before.into_iter().chain(inside);
         let touched = touched.filter(|(start, run)| run.end(**start) > range.start && picks(run));
         let starts: Vec<u64> = touched.map(|(&start, _)| start).collect();
+        self.change_parts(starts, range, &mut becomes)
+    }
 
+    /// As [`Outstanding::change`], of what a member may speak about. It looks at nothing else, so that a word about
+    /// everything costs what the member has and not what the group has: members send many of them.
+    pub(super) fn change_of(
+        &mut self,
+        member: MemberId,
+        range: Range<u64>,
+        reach: Reach,
+        mut becomes: impl FnMut(Run) -> Option<Run>,
+    ) -> Vec<Range<u64>> {
+        let within = |index: &BTreeSet<(MemberId, u64)>| -> Vec<u64> {
+            let begins_before = index.range((member, 0)..(member, range.start)).next_back();
+            let inside = index.range((member, range.start)..(member, range.end));
+            begins_before.into_iter().chain(inside).map(|(_, start)| *start).collect()
+        };
+        let mut starts = within(&self.flying);
+        if reach == Reach::Settleable {
+            starts.extend(within(&self.had));
+            starts.sort_unstable();
+            starts.dedup();
+        }
+        let is_touched = |start: &u64| {
+            self.runs.get(start).is_some_and(|run| {
+                let may = match reach {
+                    Reach::Held => run.is_held_by(member),
+                    Reach::Settleable => run.may_be_settled_by(member),
+                };
+                may && run.end(*start) > range.start
+            })
+        };
+        starts.retain(is_touched);
+        self.change_parts(starts, range, &mut becomes)
+    }
+
+    /// Changes the runs that begin there, or the parts of them that lie in a range.
+    fn change_parts(
+        &mut self,
+        starts: Vec<u64>,
+        range: Range<u64>,
+        becomes: &mut impl FnMut(Run) -> Option<Run>,
+    ) -> Vec<Range<u64>> {
         let mut changed = Vec::with_capacity(starts.len());
         for start in starts {
             // Joining only ever moves the start of a run that was changed already, never of one that is still to come.
@@ -342,6 +395,9 @@ impl Outstanding {
             run.records += after.records;
             self.take(right);
         }
+        if let Some(before) = run.before {
+            self.had.insert((before, start));
+        }
         match run.state {
             State::Flying { member, deadline } => {
                 self.flying.insert((member, start));
@@ -363,6 +419,9 @@ impl Outstanding {
 
     fn take(&mut self, start: u64) -> Option<Run> {
         let run = self.runs.remove(&start)?;
+        if let Some(before) = run.before {
+            self.had.remove(&(before, start));
+        }
         match run.state {
             State::Flying { member, deadline } => {
                 self.flying.remove(&(member, start));

@@ -128,6 +128,7 @@ impl Driver {
             let due = self.consumer.act(|group| group.poll_timeout());
             let notified = self.running.notify.notified();
             match due {
+                // Dropped half-way, a wait loses nothing: a notice that came meanwhile is kept for the next.
                 None => notified.await,
                 Some(due) => {
                     // At least a millisecond, so that a clock that stands still is not asked without end.
@@ -163,7 +164,7 @@ impl Driver {
         }
     }
 
-    /// Brings the group what follows, and hands over what it gives out.
+    /// Brings the group what follows, and hands over what it gives out. The lease is given back whatever comes of it.
     async fn read_new(&self, from: u64, lease: Lease) -> Result<(), Unreadable> {
         let page = match self.page(from).await {
             Ok(Some(page)) => page,
@@ -190,6 +191,7 @@ impl Driver {
         Ok(())
     }
 
+    /// Brings the group one batch.
     fn offer(&self, lease: Lease, proven: Proven) -> Offered {
         let mut handled = self.bring(lease, &proven);
         if let Handled::Gap { expected: from } = handled {
@@ -234,18 +236,14 @@ impl Driver {
             }
         };
         let entries = page.map(|page| page.entries).unwrap_or_default();
-        let found = entries.into_iter().find_map(|entry| match entry {
-            Entry::Batch(proven) if proven.stored.messages > 0 && proven.stored.offset == handed.batch => {
-                Some(Ok(proven))
+        match entries.into_iter().find(|entry| stands_at(entry, handed.batch)) {
+            Some(Entry::Batch(proven)) => self.hand_over(member, HandedBatch { proven, handed }),
+            Some(Entry::Skipped(skipped)) => {
+                // Taken back first: what is not delivered must not be paid for with the member's credit.
+                self.withdraw(member, &handed, now);
+                self.skip(skipped);
             }
-            Entry::Skipped(skipped) if skipped.from <= handed.batch && handed.batch < skipped.to => {
-                Some(Err(skipped))
-            }
-            Entry::Batch(_) | Entry::Skipped(_) => None,
-        });
-        match found {
-            Some(Ok(proven)) => self.hand_over(member, HandedBatch { proven, handed }),
-            Some(Err(skipped)) => self.skip(skipped),
+            // A page that does not hold what it was read for is as good as a disk that did not answer.
             None => self.withdraw(member, &handed, now.after_ms(READ_AGAIN_MS)),
         }
         Ok(())
@@ -294,6 +292,15 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+/// Whether an entry is about the batch that begins at an offset. A batch without messages takes no offset, and stands
+/// where the next one does.
+fn stands_at(entry: &Entry, offset: u64) -> bool {
+    match entry {
+        Entry::Batch(proven) => proven.stored.messages > 0 && proven.stored.offset == offset,
+        Entry::Skipped(skipped) => (skipped.from..skipped.to).contains(&offset),
     }
 }
 

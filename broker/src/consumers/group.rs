@@ -22,7 +22,7 @@ use std::ops::Range;
 use sealbus_protocol::session::Tick;
 
 pub use super::assignment::{Assignment, BatchMeta, Handled, Lease, Matches, MemberError, Totals, What};
-use super::delivery::{DeadLetter, HandedOut, Outstanding, Run, State};
+use super::delivery::{DeadLetter, HandedOut, Outstanding, Reach, Run, State};
 use super::limits::{MEMBERS_PER_GROUP_MAX, NACK_DELAY_MS_MAX, SETTLED_RANGES_MAX};
 use super::member::{MemberId, Members};
 use super::ranges::RangeSet;
@@ -186,7 +186,7 @@ impl Group {
     /// A member has done with records. Says how many are settled by that.
     pub fn ack(&mut self, member: MemberId, offset: u64, records: u32) -> u64 {
         let Some(range) = offsets(offset, records) else { return 0 };
-        let settled = self.outstanding.change(range, |run| run.may_be_settled_by(member), |_| None);
+        let settled = self.outstanding.change_of(member, range, Reach::Settleable, |_| None);
         let count = count(&settled);
         self.totals.acknowledged += count;
         settled.into_iter().for_each(|range| self.settle(range));
@@ -198,11 +198,9 @@ impl Group {
     pub fn nack(&mut self, member: MemberId, offset: u64, records: u32, delay_ms: u32, now: Tick) -> u64 {
         let Some(range) = offsets(offset, records) else { return 0 };
         let settings = &self.settings;
-        let returned = self.outstanding.change(
-            range,
-            |run| run.is_held_by(member),
-            |run| Some(lapsed(settings, run, member, delay_ms.min(NACK_DELAY_MS_MAX), now)),
-        );
+        let returned = self.outstanding.change_of(member, range, Reach::Held, |run| {
+            Some(lapsed(settings, run, member, delay_ms.min(NACK_DELAY_MS_MAX), now))
+        });
         count(&returned)
     }
 
@@ -213,14 +211,10 @@ impl Group {
         for range in &handed_out.ranges {
             let Some(start) = handed_out.batch.checked_add(range.first.into()) else { continue };
             let Some(range) = offsets(start, range.count) else { continue };
-            let taken_back = self.outstanding.change(
-                range,
-                |run| run.is_held_by(member),
-                |run| {
-                    let deliveries = run.deliveries.saturating_sub(1);
-                    Some(Run { deliveries, state: State::Waiting { due: retry_at }, ..run })
-                },
-            );
+            let taken_back = self.outstanding.change_of(member, range, Reach::Held, |run| {
+                let deliveries = run.deliveries.saturating_sub(1);
+                Some(Run { deliveries, state: State::Waiting { due: retry_at }, ..run })
+            });
             withdrawn += count(&taken_back);
         }
         if withdrawn > 0 {
@@ -331,6 +325,13 @@ impl Group {
     #[must_use]
     pub const fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Whether all of these are settled: whoever acknowledged them may be told that they do not come again.
+    #[must_use]
+    pub fn is_settled(&self, offset: u64, records: u32) -> bool {
+        let Some(range) = offsets(offset, records) else { return false };
+        self.settled.next_gap(range.start.max(self.position)) >= range.end
     }
 
     /// Records that are handed out, or were, and are not settled.

@@ -44,7 +44,18 @@ struct Attention {
     timers: BTreeSet<(Tick, ConsumerKey)>,
     /// Consumers with records to bury.
     dead: BTreeSet<ConsumerKey>,
+    /// Whose turn it was last.
+    buried_last: Option<ConsumerKey>,
     undertaker: Option<Arc<dyn Waiter>>,
+}
+
+impl Attention {
+    fn next_dead(&mut self) -> Option<ConsumerKey> {
+        let after = self.buried_last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.dead.range((after, Bound::Unbounded)).next().or(self.dead.first()).cloned();
+        self.buried_last.clone_from(&next);
+        next
+    }
 }
 
 /// One durable consumer.
@@ -218,11 +229,12 @@ impl Consumers {
         lock(&self.board.attention).undertaker = Some(waiter);
     }
 
-    /// A consumer with records to bury, which [`Group::poll_dead`] gives.
+    /// A consumer with records to bury, which [`Group::poll_dead`] gives. Each in turn: one whose records never end must
+    /// not keep those of the others from being buried.
     #[must_use]
     pub fn poll_dead(&self) -> Option<Arc<Consumer>> {
         loop {
-            let key = lock(&self.board.attention).dead.first().cloned()?;
+            let key = lock(&self.board.attention).next_dead()?;
             if let Some(consumer) = self.find(&key) {
                 return Some(consumer);
             }

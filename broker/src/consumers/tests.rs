@@ -505,6 +505,29 @@ fn the_undertaker_is_told_of_the_dead_and_finds_them() {
     assert_eq!(found.info(10).position, 10);
 }
 
+/// Whoever may consume can have records given up without end. It must not be at the cost of another's.
+#[test]
+fn the_undertaker_takes_the_dead_of_all_consumers_in_turn() {
+    let consumers = Consumers::default();
+    for name in ["a", "b", "c"] {
+        let one = Some(MaxDeliver::Times(std::num::NonZeroU32::MIN));
+        let asked = AskedSettings { max_deliver: one, ..asked() };
+        let (consumer, _) = consumers.find_or_create(&key(name), asked, 0).unwrap();
+        consumer.join(A, 1_000, Arc::default() as Arc<Bell>).unwrap();
+        for offset in [0, 10] {
+            consumer.act(|group| bring(group, &batch(offset, 10)));
+        }
+        consumer.leave(A);
+    }
+    let mut turns = Vec::new();
+    while let Some(consumer) = consumers.poll_dead() {
+        let letter = consumer.act(Group::poll_dead).unwrap();
+        consumer.act(|group| group.buried(&letter));
+        turns.push(consumer.key().name.to_string());
+    }
+    assert_eq!(turns, ["a", "b", "c", "a", "b", "c"]);
+}
+
 #[test]
 fn a_removed_consumer_is_gone_with_its_members() {
     let (consumers, bell) = (Consumers::default(), Arc::new(Bell::default()));

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealbus_protocol::ids::StreamId;
 use tokio::sync::Notify;
 
 use super::delivery::DeadLetter;
@@ -33,9 +32,9 @@ pub(crate) struct Undertaker {
     pub(crate) audit: Audit,
 }
 
-/// What became of a letter.
+/// What became of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Letter {
+enum Burial {
     /// It is durable.
     Kept,
     /// Retention has removed its batch, or it is damaged: there is nothing left to keep.
@@ -73,11 +72,11 @@ impl Undertaker {
 
     async fn bury(&self, consumer: &Arc<Consumer>, letter: &DeadLetter) {
         match self.keep(consumer, letter).await {
-            Ok(Letter::Kept) => {
+            Ok(Burial::Kept) => {
                 let records = consumer.act(|group| group.buried(letter));
                 self.tell(consumer, letter.batch, records);
             }
-            Ok(Letter::Gone) => consumer.act(|group| {
+            Ok(Burial::Gone) => consumer.act(|group| {
                 for range in &letter.ranges {
                     let from = letter.batch.saturating_add(u64::from(range.first));
                     group.skip(from..from.saturating_add(u64::from(range.count)));
@@ -92,7 +91,7 @@ impl Undertaker {
     }
 
     /// Returns once the letter is durable, or its batch was found to be gone.
-    async fn keep(&self, consumer: &Arc<Consumer>, letter: &DeadLetter) -> Result<Letter, String> {
+    async fn keep(&self, consumer: &Arc<Consumer>, letter: &DeadLetter) -> Result<Burial, String> {
         let (storage, key, offset) = (Arc::clone(&self.storage), consumer.key().clone(), letter.batch);
         let found = tokio::task::spawn_blocking(move || {
             let store = storage.open_dead_letters(&key).map_err(|error| error.to_string())?;
@@ -107,21 +106,21 @@ impl Undertaker {
             Ok::<_, String>((store, batch))
         });
         let (store, batch) = found.await.map_err(|_| "reading the batch failed".to_owned())??;
-        let Some(Proven { stored, .. }) = batch else { return Ok(Letter::Gone) };
+        let Some(Proven { stored, .. }) = batch else { return Ok(Burial::Gone) };
         let bell = Arc::new(Bell(Notify::new()));
         let new = NewDeadLetter {
             stored,
             ranges: letter.ranges.clone(),
+            // Nobody listens for dead letters live: there is nothing to fan out.
             context: Arc::new(()),
             waiter: Arc::clone(&bell) as Arc<dyn Waiter>,
         };
-        let ticket =
-            store.append_dead_letter(new, self.clock.now_ms()).map_err(|error| error.to_string())?;
-        await_fate(&*store, &ticket, &bell).await.map(|()| Letter::Kept)
+        let ticket = store.append_dead_letter(new, self.clock.now_ms()).map_err(|error| error.to_string())?;
+        await_fate(&*store, &ticket, &bell).await.map(|()| Burial::Kept)
     }
 
     fn tell(&self, consumer: &Arc<Consumer>, offset: u64, records: u64) {
-        let id: StreamId = consumer.key().stream;
+        let id = consumer.key().stream;
         let change =
             StreamChange::DeadLettered { consumer: consumer.key().name.to_string(), offset, records };
         let event = Event::Stream { name: self.storage.name_of(id), id, change };
@@ -131,6 +130,7 @@ impl Undertaker {
     }
 }
 
+/// Returns when a letter is durable, or will not be.
 async fn await_fate(store: &dyn StreamStore, ticket: &Ticket, bell: &Bell) -> Result<(), String> {
     loop {
         match store.fate(ticket) {

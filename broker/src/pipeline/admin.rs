@@ -170,13 +170,8 @@ impl Client {
     /// Answers a question by the policy in force here, for the place that the asker is in.
     fn answer(&self, other: Option<&Principal>, question: &Question) -> Outcome {
         let act = match question {
-            Question::Replay(stream) | Question::Consume(stream) => {
-                let verb = match question {
-                    Question::Replay(_) => StreamVerb::Replay,
-                    _ => StreamVerb::Consume,
-                };
-                return self.answer_stream(other, verb, stream);
-            }
+            Question::Replay(stream) => return self.answer_stream(other, StreamVerb::Replay, stream),
+            Question::Consume(stream) => return self.answer_stream(other, StreamVerb::Consume, stream),
             Question::Describe(stream) => Act::Describe(stream),
             Question::Publish(topic) => Act::Publish(topic),
             Question::Subscribe(topic) => Act::Subscribe(topic),

@@ -15,6 +15,12 @@ use super::client::Client;
 use crate::letters::Letter;
 use crate::storage::stream::store::StreamStore;
 
+/// A stream that keeps a topic, by the policy.
+pub(super) struct Captured {
+    stream: StreamId,
+    store: Arc<dyn StreamStore>,
+}
+
 /// A stream that keeps a topic of this session.
 pub(super) struct Capture {
     pub(super) stream: StreamId,
@@ -37,11 +43,10 @@ pub(super) enum KeyRecord {
 
 impl Client {
     /// The stream that keeps a topic; none when it is live only.
-    pub(super) fn capture(&self, topic: &Topic) -> Result<Option<(StreamId, Arc<dyn StreamStore>)>, Refusal> {
+    pub(super) fn capture(&self, topic: &Topic) -> Result<Option<Captured>, Refusal> {
         let Some(stream) = self.decisions.policy().compiled.stream_of(topic) else { return Ok(None) };
-        let id = stream.id();
-        match self.bus.storage.stream(id) {
-            Some(store) => Ok(Some((id, store))),
+        match self.bus.storage.stream(stream.id()) {
+            Some(store) => Ok(Some(Captured { stream: stream.id(), store })),
             // The policy came into force with its streams; one that is missing could not be opened.
             None => {
                 let reason = format!("publish on {topic}: stream {} is not open here", stream.name());
@@ -55,7 +60,7 @@ impl Client {
         &mut self,
         request: RequestId,
         topic: &Topic,
-        (stream, store): (StreamId, Arc<dyn StreamStore>),
+        captured: Captured,
     ) -> Option<Capture> {
         if let KeyRecord::Unknown = self.key_record
             && let Some(record) = self.bus.storage.known_key(&self.binding.bytes)
@@ -63,7 +68,10 @@ impl Client {
             self.key_record = KeyRecord::Known(record);
         }
         match &mut self.key_record {
-            KeyRecord::Known(key_record) => return Some(Capture { stream, store, key_record: *key_record }),
+            KeyRecord::Known(key_record) => {
+                let Captured { stream, store } = captured;
+                return Some(Capture { stream, store, key_record: *key_record });
+            }
             KeyRecord::Awaited(topics) => topics.push((request, topic.clone())),
             KeyRecord::Unknown => {
                 self.key_record = KeyRecord::Awaited(vec![(request, topic.clone())]);

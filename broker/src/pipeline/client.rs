@@ -6,12 +6,25 @@ use std::sync::Arc;
 
 use sealbus_protocol::batch::accept::ProvenProducer;
 use sealbus_protocol::binding::KeyBinding;
-use sealbus_protocol::frame::{BindingGet, Credit, Generation, InstanceKind, RequestId, SubscriptionId, What};
-use sealbus_protocol::ids::Kid;
-use sealbus_protocol::policy::RuleId;
+use sealbus_protocol::frame::{
+    BindingGet, Credit, Generation, InstanceKind, RequestId, SubscriptionId, What,
+};
+use sealbus_protocol::ids::{Kid, StreamId};
+use sealbus_protocol::policy::{Name, RuleId};
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::{BrokerEvent, BrokerSession, Tick};
 
+use super::admin::Administering;
+use super::capture::KeyRecord;
+use super::consuming::{Joining, Membership};
+use super::decide::Decisions;
+use super::deliver::{Announced, Filled};
+use super::open::OpenTopic;
+use super::patience::Patience;
+use super::pending::Pending;
+use super::reading::Readings;
+use super::replay::Beginning;
+use super::subscribe::Subscription;
 use crate::audit::{Actor, AuditUnavailable, CutReason, Event, SessionTraffic};
 use crate::bindings::Binding;
 use crate::bus::Bus;
@@ -23,18 +36,6 @@ use crate::quotas::SessionPlace;
 use crate::sessions::{Handle, News};
 use crate::telemetry;
 use crate::tls::TlsMaterial;
-
-use super::admin::Administering;
-use super::capture::KeyRecord;
-use super::consuming::{Joining, Membership};
-use super::decide::Decisions;
-use super::deliver::{Announced, Filled};
-use super::patience::Patience;
-use super::pending::Pending;
-use super::publish::OpenTopic;
-use super::reading::Readings;
-use super::replay::Beginning;
-use super::subscribe::Subscription;
 
 /// A welcomed client: all that the broker knows of one session, besides the bytes of its connection.
 ///
@@ -73,7 +74,7 @@ pub(crate) struct Client {
     pub(super) intake: Intake,
     pub(super) administering: Administering,
     /// Proofs that are being made for it.
-    pub(super) proofs_awaited: usize,
+    pub(super) proofs_awaited: HashMap<RequestId, (Name, StreamId)>,
     /// The session's place among those of its principal.
     pub(super) place: SessionPlace,
     /// When the client may be heard again.

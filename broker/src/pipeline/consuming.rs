@@ -9,47 +9,55 @@
 //! A consumer gives its records to any of its members, so that each has to be allowed all of what its filter matches: a
 //! narrower grant is a refusal. A member that loses the right leaves, and what it had goes to the others.
 
-use std::future::Future;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use sealbus_protocol::frame::admin::ConsumerKey as WireKey;
 use sealbus_protocol::frame::{
-    Consume, ConsumerInfo, ConsumerSettings, MaxDeliver as WireMaxDeliver, Outcome, RecordRange,
-    RequestId, Settle, SettleItem, Settlement, Skipped, Start, StreamStart, SubscriptionId, Sync,
+    Consume, RecordRange, RequestId, Settle, SettleItem, Settlement, Skipped, StreamStart, SubscriptionId,
+    Sync,
 };
-use sealbus_protocol::policy::{Name, Narrowed, RuleId, StreamVerb, Verb};
+use sealbus_protocol::policy::{Narrowed, RuleId, StreamVerb, Verb};
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::TopicFilter;
 
 use super::client::Client;
-use super::publish::denied;
-use super::replay::{Delivered, Recipient, skip_why};
+use super::consumer::{asked_of, find_or_create, join_refusal};
+use super::refuse::denied;
+use super::stored::{Addressee, Delivered, range_of_handed, skipped_why};
 use crate::audit::{Event, Target};
-use crate::bus::Bus;
-use crate::consumers::driver::{HandedBatch, Recipient as Taker, Running};
+use crate::consumers::driver::{HandedBatch, Recipient, Running};
 use crate::consumers::member::MemberId;
-use crate::consumers::registry::{Consumer, JoinError, Origin};
+use crate::consumers::registry::Consumer;
 use crate::letters::Letter;
 use crate::outbox::LaneId;
 use crate::quotas::SubscriptionPlace;
 use crate::sessions::Handle;
 use crate::storage::page::Source;
-use crate::storage::stream::store::{Bounds, SkippedOffsets, Waiter};
-use crate::storage::system::{AskedSettings, ConsumerKey, MaxDeliver};
+use crate::storage::stream::store::{SkippedOffsets, Waiter};
+use crate::storage::system::ConsumerKey;
 
 /// How long a delivery that could not be made is kept back from the next member.
 const WITHDRAWN_MS: u64 = 100;
 
+/// Bytes that a consumer may hand a session before they are framed. Credit is the client's own word: this, and not
+/// that, bounds what waits in memory for a member that does not read.
+const AHEAD_BYTES_MAX: i64 = 256 * 1_024;
+
 /// A session's place in a durable consumer.
 #[derive(Debug)]
 pub(super) struct Membership {
-    to: Recipient,
+    to: Addressee,
     consumer: Arc<Consumer>,
     member: MemberId,
+    /// The consumer's: a member must be allowed all that it matches.
     filter: Option<TopicFilter>,
+    /// What hands over to it.
     running: Arc<Running>,
+    /// Credit that the client has given and the consumer does not know of yet.
+    held_back: u64,
+    /// Bytes that the consumer may hand over, or has and which are not framed. It may have gone over by a batch.
+    ahead: i64,
+    /// Its place among those of the principal, until it is dropped.
     _place: SubscriptionPlace,
 }
 
@@ -57,7 +65,7 @@ pub(super) struct Membership {
 #[derive(Debug)]
 pub(super) struct Joining {
     request: RequestId,
-    to: Recipient,
+    to: Addressee,
     filter: Option<TopicFilter>,
     credit_bytes: u64,
     rules: Vec<RuleId>,
@@ -71,7 +79,7 @@ struct Seat {
     lane: LaneId,
 }
 
-impl Taker for Seat {
+impl Recipient for Seat {
     fn hand_over(&self, batch: HandedBatch) {
         self.handle.post(Letter::Handed(self.lane, Box::new(batch)));
     }
@@ -83,10 +91,15 @@ impl Taker for Seat {
 
 impl Client {
     pub(super) fn consume(&mut self, wire: &mut BrokerSession, consume: Consume) -> Result<(), Refusal> {
-        let Consume { request, subscription: id, credit_bytes, from, settings, stream, consumer, filter } = consume;
+        let Consume { request, subscription: id, credit_bytes, from, settings, stream, consumer, filter } =
+            consume;
+        let asked = (request, id);
         let place = match self.place_for_subscription("consume") {
             Ok(place) => place,
-            Err(refusal) => return self.refuse_reading(wire, (request, id), refusal),
+            Err(refusal) => {
+                self.refuse_subscription(wire, asked, refusal);
+                return Ok(());
+            }
         };
         let now_ms = self.bus.clock.now_ms();
         let decided = self.decisions.on_stream(StreamVerb::Consume, &stream, filter.as_ref(), now_ms);
@@ -97,30 +110,30 @@ impl Client {
                     "consume {stream}: the rules allow part of what is asked for, and a member must be allowed all \
                      of it; ask for less with a filter"
                 );
-                return self.refuse_reading(wire, (request, id), Refusal::new(Code::Denied, reason));
+                self.refuse_subscription(wire, asked, Refusal::new(Code::Denied, reason));
+                return Ok(());
             }
             Err(denial) => {
                 let refusal = denied("consume", &stream, &denial);
                 let (target, rule) = (Target::Stream(stream.to_string()), denial.rule().clone());
-                self.record(Event::Denied { actor: self.actor(), verb: Verb::Consume, target, rule })?;
-                return self.refuse_reading(wire, (request, id), refusal);
+                return self.refuse_denied_subscription(wire, asked, target, (Verb::Consume, rule), refusal);
             }
         };
         let stream_id = self.decisions.policy().compiled.stream(stream.as_str()).map(|stream| stream.id());
-        let Some((stream_id, source)) = stream_id.and_then(|id| Some((id, self.bus.storage.source(id)?))) else {
+        let Some((stream_id, source)) = stream_id.and_then(|id| Some((id, self.bus.storage.source(id)?)))
+        else {
             let refusal = Refusal::new(Code::Internal, format!("consume {stream}: it is not open here"));
-            return self.refuse_reading(wire, (request, id), refusal);
+            self.refuse_subscription(wire, asked, refusal);
+            return Ok(());
         };
-        let lane = LaneId(self.lane_next);
-        self.lane_next = self.lane_next.saturating_add(1);
-        self.lanes.insert(id, lane);
+        let lane = self.new_lane(id);
         let key = ConsumerKey { stream: stream_id, name: consumer };
-        let asked = asked_of(&settings, filter.clone());
-        let to = Recipient { id, stream, stream_id, verb: StreamVerb::Consume };
+        let settings = asked_of(&settings, filter.clone());
+        let to = Addressee { id, stream, stream_id, verb: StreamVerb::Consume };
         let (bus, handle, reader) = (Arc::clone(&self.bus), Arc::clone(&self.handle), source.clone());
         self.joinings.insert(lane, Joining { request, to, filter, credit_bytes, rules, source, place });
         tokio::spawn(async move {
-            let joined = find_or_create(&bus, reader, key, asked, from).await;
+            let joined = find_or_create(&bus, reader, key, settings, from).await;
             handle.post(Letter::Joined(lane, joined));
         });
         Ok(())
@@ -136,11 +149,15 @@ impl Client {
         let Some(joining) = self.joinings.remove(&lane) else { return Ok(()) };
         let Joining { request, to, filter, credit_bytes, rules, source, place } = joining;
         let member = MemberId { session: self.handle.id.0, lane: lane.0 };
-        let seat = Arc::new(Seat { handle: Arc::clone(&self.handle), lane }) as Arc<dyn Taker>;
+        let seat = Arc::new(Seat { handle: Arc::clone(&self.handle), lane }) as Arc<dyn Recipient>;
         let attended = joined.and_then(|consumer| {
+            if !self.may_consume(&to, filter.as_ref()) {
+                let reason = "consume: the right to the stream was withdrawn";
+                return Err(Refusal::new(Code::Denied, reason));
+            }
             let running = self.bus.drivers.attend(&consumer, &source, &self.bus.clock, (member, seat));
             let waker = Arc::clone(&running) as Arc<dyn Waiter>;
-            match consumer.join(member, credit_bytes, waker) {
+            match consumer.join(member, 0, waker) {
                 Ok(()) => Ok((consumer, running)),
                 Err(error) => {
                     running.dismiss(member);
@@ -152,7 +169,8 @@ impl Client {
             Ok(attended) => attended,
             Err(refusal) => {
                 self.lanes.remove(&to.id);
-                return self.refuse_reading(wire, (request, to.id), refusal);
+                self.refuse_subscription(wire, (request, to.id), refusal);
+                return Ok(());
             }
         };
         let (position, end) = (consumer.info(0).position, source.bounds().end);
@@ -164,8 +182,18 @@ impl Client {
             consumer: consumer.key().name.to_string(),
             rules,
         };
-        running.committed();
-        self.memberships.insert(lane, Membership { to, consumer, member, filter, running, _place: place });
+        let mut membership = Membership {
+            to,
+            consumer,
+            member,
+            filter,
+            running,
+            held_back: credit_bytes,
+            ahead: 0,
+            _place: place,
+        };
+        membership.pass_credit_on();
+        self.memberships.insert(lane, membership);
         self.record_act(event)
     }
 
@@ -173,22 +201,22 @@ impl Client {
     pub(super) fn handle_handed(&mut self, wire: &mut BrokerSession, lane: LaneId, batch: &HandedBatch) {
         let HandedBatch { proven, handed } = batch;
         // The membership is taken out for the moment in which the rest of the session is needed.
-        let Some(membership) = self.memberships.remove(&lane) else { return };
-        let ranges: Vec<RecordRange> = handed
-            .ranges
-            .iter()
-            .filter_map(|range| {
-                let (count, deliveries) = (NonZeroU32::new(range.count)?, NonZeroU32::new(range.deliveries)?);
-                Some(RecordRange { first: range.first, count, deliveries })
-            })
-            .collect();
+        let Some(mut membership) = self.memberships.remove(&lane) else { return };
+        let batch_bytes = proven.stored.batch.len() as u64;
+        let ranges: Vec<RecordRange> = handed.ranges.iter().copied().filter_map(range_of_handed).collect();
         match self.deliver_stored(wire, &membership.to, proven, Some(&ranges)) {
             Delivered::Yes => {
+                membership.ahead = membership.ahead.saturating_sub_unsigned(batch_bytes);
                 self.memberships.insert(lane, membership);
             }
             Delivered::Withheld => {
                 let (from, to) = (proven.stored.offset, proven.stored.next_offset());
-                membership.consumer.act(|group| group.skip(from..to));
+                membership.consumer.act(|group| {
+                    group.skip(from..to);
+                    // It did not cost the client anything, who would never give it back.
+                    group.credit(membership.member, batch_bytes);
+                });
+                membership.running.committed();
                 self.memberships.insert(lane, membership);
             }
             Delivered::Denied => {
@@ -207,15 +235,22 @@ impl Client {
     pub(super) fn handle_skipped(&self, wire: &mut BrokerSession, lane: LaneId, skipped: SkippedOffsets) {
         if let Some(membership) = self.memberships.get(&lane) {
             let SkippedOffsets { from, to, why } = skipped;
-            wire.skipped(&Skipped { subscription: membership.to.id, why: skip_why(why), from, to });
+            wire.skipped(&Skipped { subscription: membership.to.id, why: skipped_why(why), from, to });
         }
     }
 
+    /// A member may be given more.
     pub(super) fn credit_consumer(&mut self, lane: LaneId, bytes: u64) {
-        if let Some(membership) = self.memberships.get(&lane) {
-            membership.consumer.act(|group| group.credit(membership.member, bytes));
-            membership.running.committed();
+        if let Some(membership) = self.memberships.get_mut(&lane) {
+            membership.held_back = membership.held_back.saturating_add(bytes);
+        } else if let Some(joining) = self.joinings.get_mut(&lane) {
+            joining.credit_bytes = joining.credit_bytes.saturating_add(bytes);
         }
+    }
+
+    /// Lets consumers hand over more, as far as there is credit and what they handed over before is framed.
+    pub(super) fn pass_credit_on(&mut self) {
+        self.memberships.values_mut().for_each(Membership::pass_credit_on);
     }
 
     pub(super) fn settle(&mut self, wire: &mut BrokerSession, settle: Settle) -> Result<(), Refusal> {
@@ -228,16 +263,31 @@ impl Client {
             return Ok(());
         };
         let (member, now) = (membership.member, self.bus.clock.tick());
-        membership.consumer.act(|group| {
+        let are_settled = membership.consumer.act(|group| {
+            let mut are_settled = true;
             for SettleItem { offset, count, settlement } in items {
                 match settlement {
-                    Settlement::Ack => group.ack(member, offset, count.get()),
-                    Settlement::Nack { delay_ms } => group.nack(member, offset, count.get(), delay_ms, now),
-                };
+                    Settlement::Ack => {
+                        group.ack(member, offset, count.get());
+                        are_settled &= group.is_settled(offset, count.get());
+                    }
+                    Settlement::Nack { delay_ms } => {
+                        group.nack(member, offset, count.get(), delay_ms, now);
+                    }
+                }
             }
+            are_settled
         });
         // There may be room for more, or something to hand out again.
         membership.running.committed();
+        if sync == Sync::Yes && !are_settled {
+            // They were handed out before a reconnect, or are with another member by now: they come again, which who
+            // waits for the answer must not be told otherwise.
+            let reason =
+                "settle: some of the messages were not with this member any more, and are delivered again";
+            self.refuse(wire, request, Refusal::new(Code::Conflict, reason));
+            return Ok(());
+        }
         if sync == Sync::Yes {
             let handle = Arc::clone(&self.handle);
             self.bus.consumers.when_durable(Box::new(move |kept| {
@@ -264,14 +314,10 @@ impl Client {
 
     /// Judges all memberships by the policy that was just adopted.
     pub(super) fn recheck_memberships(&mut self, wire: &mut BrokerSession) {
-        let now_ms = self.bus.clock.now_ms();
         let denied: Vec<(LaneId, SubscriptionId)> = self
             .memberships
             .iter()
-            .filter(|(_, Membership { to, filter, .. })| {
-                let permit = self.decisions.on_stream(to.verb, &to.stream, filter.as_ref(), now_ms);
-                !permit.is_ok_and(|permit| permit.narrowed() == Narrowed::No)
-            })
+            .filter(|(_, Membership { to, filter, .. })| !self.may_consume(to, filter.as_ref()))
             .map(|(lane, membership)| (*lane, membership.to.id))
             .collect();
         for (lane, id) in denied {
@@ -279,6 +325,13 @@ impl Client {
             self.lanes.remove(&id);
             wire.close_subscription(id);
         }
+    }
+
+    /// Whether a member may have all that its consumer gives out.
+    fn may_consume(&self, to: &Addressee, filter: Option<&TopicFilter>) -> bool {
+        let permit = self.decisions.on_stream(to.verb, &to.stream, filter, self.bus.clock.now_ms());
+        self.is_stream(&to.stream, to.stream_id)
+            && permit.is_ok_and(|permit| permit.narrowed() == Narrowed::No)
     }
 
     /// Gives up a place among the members of a consumer, or the wish for one. Says whether there was either.
@@ -290,6 +343,7 @@ impl Client {
         true
     }
 
+    /// Gives up all of its places.
     pub(super) fn leave_all(&mut self) {
         self.joinings.clear();
         let lanes: Vec<LaneId> = self.memberships.keys().copied().collect();
@@ -297,147 +351,17 @@ impl Client {
             self.leave(lane);
         }
     }
+}
 
-    /// All consumers of streams that the policy has.
-    pub(super) fn consumer_infos(&self) -> Vec<ConsumerInfo> {
-        let policy = self.decisions.policy();
-        let streams = policy.compiled.policy().streams();
-        let of = |stream: &sealbus_protocol::policy::Stream| {
-            let end = self.bus.storage.stream(stream.id()).map_or(0, |store| store.bounds().end);
-            let name = stream.name().clone();
-            let consumers = self.bus.consumers.list(Some(stream.id()));
-            consumers.into_iter().map(move |consumer| info_of(name.clone(), &consumer, end)).collect::<Vec<_>>()
-        };
-        streams.iter().flat_map(of).collect()
-    }
-
-    /// Moves a consumer. Decided before, by the verb `admin`.
-    pub(super) fn reset_consumer(
-        &self,
-        key: &WireKey,
-        from: Start,
-    ) -> impl Future<Output = Result<Outcome, Refusal>> + Send + use<> {
-        let bus = Arc::clone(&self.bus);
-        let stream = self.decisions.policy().compiled.stream(key.stream.as_str()).map(|stream| stream.id());
-        let (name, shown) = (key.consumer.clone(), format!("{} of {}", key.consumer, key.stream));
-        async move {
-            let missing = || Refusal::new(Code::Limit, format!("consumer reset: there is no consumer {shown}"));
-            let stream = stream.ok_or_else(missing)?;
-            let consumer = bus.consumers.find(&ConsumerKey { stream, name }).ok_or_else(missing)?;
-            let source = bus.storage.source(stream).ok_or_else(missing)?;
-            let position = position_of(source, from).await?;
-            consumer.act(|group| group.reset(position));
-            consumer.wake();
-            durable(&bus).await?;
-            Ok(Outcome::ConsumerReset { position })
+impl Membership {
+    fn pass_credit_on(&mut self) {
+        let room = u64::try_from(AHEAD_BYTES_MAX.saturating_sub(self.ahead)).unwrap_or(0);
+        let bytes = self.held_back.min(room);
+        if bytes > 0 {
+            self.held_back -= bytes;
+            self.ahead = self.ahead.saturating_add_unsigned(bytes);
+            self.consumer.act(|group| group.credit(self.member, bytes));
+            self.running.committed();
         }
-    }
-}
-
-/// Finds or creates a consumer, and returns when it is durable.
-async fn find_or_create(
-    bus: &Arc<Bus>,
-    source: Source,
-    key: ConsumerKey,
-    asked: AskedSettings,
-    from: Start,
-) -> Result<Arc<Consumer>, Refusal> {
-    let position = match bus.consumers.find(&key) {
-        Some(_) => 0,
-        None => position_of(source, from).await?,
-    };
-    let refuse = |error| join_refusal(&key.name, &error);
-    let (consumer, origin) = bus.consumers.find_or_create(&key, asked, position).map_err(refuse)?;
-    match origin {
-        Origin::Found => {}
-        Origin::Created => durable(bus).await?,
-    }
-    Ok(consumer)
-}
-
-/// Returns when all that was settled, created or reset until now is durable.
-async fn durable(bus: &Bus) -> Result<(), Refusal> {
-    let (done, kept) = tokio::sync::oneshot::channel();
-    bus.consumers.when_durable(Box::new(move |outcome| {
-        // Whoever asked may have gone.
-        let _ = done.send(outcome);
-    }));
-    let refuse = |reason: String| Refusal::new(Code::Internal, format!("consumer: it is not durable: {reason}"));
-    match kept.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(refuse(error.to_string())),
-        Err(_) => Err(refuse("the broker is stopping".to_owned())),
-    }
-}
-
-/// The offset at which reading begins. Within what is kept.
-async fn position_of(source: Source, from: Start) -> Result<u64, Refusal> {
-    let Bounds { first, end } = source.bounds();
-    let position = match from {
-        Start::Earliest => first,
-        Start::Offset(offset) => offset,
-        Start::Last(messages) => end.saturating_sub(messages),
-        Start::End => end,
-        Start::Time(time_ms) => {
-            let looked = tokio::task::spawn_blocking(move || source.store().offset_at(time_ms)).await;
-            let refuse = |reason: String| Refusal::new(Code::Internal, format!("consumer: {reason}"));
-            looked
-                .map_err(|_| refuse("looking for its beginning failed".to_owned()))?
-                .map_err(|error| refuse(error.to_string()))?
-        }
-    };
-    if position > end {
-        let reason = format!("consumer: offset {position} is beyond the stream's end, {end}");
-        return Err(Refusal::new(Code::Limit, reason));
-    }
-    Ok(position.max(first))
-}
-
-fn asked_of(settings: &ConsumerSettings, filter: Option<TopicFilter>) -> AskedSettings {
-    let choices = settings.choices();
-    AskedSettings {
-        filter,
-        ack_wait_ms: choices.ack_wait_ms.map(NonZeroU32::get),
-        max_deliver: choices.max_deliver.map(|max_deliver| match max_deliver {
-            WireMaxDeliver::Times(times) => MaxDeliver::Times(times),
-            WireMaxDeliver::NoLimit => MaxDeliver::Unlimited,
-        }),
-        backoff_ms: (!choices.backoff_ms.is_empty()).then(|| choices.backoff_ms.clone()),
-        unacknowledged_max: choices.unacknowledged_max.map(NonZeroU32::get),
-    }
-}
-
-fn join_refusal(on: &Name, error: &JoinError) -> Refusal {
-    let code = match error {
-        JoinError::Conflict(_) => Code::Conflict,
-        JoinError::Settings(_) => Code::Format,
-        JoinError::TooManyConsumers | JoinError::TooManyMembers | JoinError::Removed => Code::Limit,
-        JoinError::AlreadyMember => Code::Internal,
-    };
-    Refusal::new(code, format!("consume {on}: {error}"))
-}
-
-fn info_of(stream: Name, consumer: &Consumer, end: u64) -> ConsumerInfo {
-    let info = consumer.info(end);
-    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-    ConsumerInfo {
-        stream,
-        name: info.key.name.clone(),
-        filter: info.settings.filter().cloned(),
-        position: info.position,
-        end,
-        unacknowledged: number(info.unacknowledged),
-        redelivering: number(info.redelivering),
-        members: number(info.members as u64),
-        lag: info.lag,
-        delivered: info.totals.delivered,
-        acknowledged: info.totals.acknowledged,
-        dead: info.totals.dead,
-        ack_wait_ms: info.settings.ack_wait_ms(),
-        max_deliver: match info.settings.max_deliver() {
-            MaxDeliver::Unlimited => 0,
-            MaxDeliver::Times(times) => times.get(),
-        },
-        unacknowledged_max: info.settings.unacknowledged_max(),
     }
 }

@@ -182,7 +182,12 @@ mod tests {
 
     fn policy(generation: u64, text: &str) -> Arc<PolicyInForce> {
         let compiled = CompiledPolicy::compile(Policy::parse(text).unwrap(), 0).unwrap();
-        Arc::new(PolicyInForce { generation, hash: PolicyHash::ZERO, compiled, document: text.as_bytes().into() })
+        Arc::new(PolicyInForce {
+            generation,
+            hash: PolicyHash::ZERO,
+            compiled,
+            document: text.as_bytes().into(),
+        })
     }
 
     fn party() -> Arc<Party> {

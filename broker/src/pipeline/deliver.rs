@@ -25,8 +25,8 @@ pub(super) const FRAMED_BYTES: usize = 256 * 1_024;
 /// Keys whose bindings a session is remembered to have been sent. When there are more, they are sent again.
 const ANNOUNCED_MAX: usize = 16_384;
 
-/// The binding of a kid that the peer was sent last; its bytes are shared with whoever else holds it. A key that is bound anew, or was bound otherwise when an
-/// old batch was signed with it, is announced again.
+/// The binding of a kid that the peer was sent last; its bytes are shared with whoever else holds it. A key that is
+/// bound anew, or was bound otherwise when an old batch was signed with it, is announced again.
 pub(super) type Announced = Bytes;
 
 /// Whether anything was framed.
@@ -41,6 +41,9 @@ pub(crate) enum Filled {
 impl Client {
     /// Frames what the outbox holds, until enough waits to be written.
     pub(crate) fn fill(&mut self, wire: &mut BrokerSession) -> Filled {
+        if wire.outgoing().remaining() < FRAMED_BYTES {
+            self.pass_credit_on();
+        }
         let mut filled = if self.fill_readings(wire) { Filled::Some } else { Filled::Nothing };
         while wire.outgoing().remaining() < FRAMED_BYTES {
             let subscriptions = &self.subscriptions;

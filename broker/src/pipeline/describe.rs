@@ -14,10 +14,10 @@ use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::stream_name::StreamName;
 
 use super::client::Client;
-use crate::storage::stream::store::{StreamState, StreamStats};
+use crate::storage::stream::store::{StreamState, StreamStore};
 
 impl Client {
-    /// Lists the streams that the session may know of, in the order of their names.
+    /// Lists the streams that the session may know of, in the order of their names: all, or those after one.
     pub(super) fn list_streams(
         &self,
         wire: &mut BrokerSession,
@@ -35,10 +35,10 @@ impl Client {
         let policy = self.decisions.policy();
         let mut streams: Vec<&Stream> = policy.compiled.policy().streams().iter().filter(wanted).collect();
         streams.sort_by(|one, other| one.name().cmp(other.name()));
-        let infos =
-            streams.into_iter().filter(|stream| self.may_describe(stream.name())).filter_map(|stream| {
-                Some(self.stream_info(stream, self.bus.storage.stream(stream.id())?.stats()))
-            });
+        let infos = streams
+            .into_iter()
+            .filter(|stream| self.may_describe(stream.name()))
+            .filter_map(|stream| Some(self.stream_info(stream, &*self.bus.storage.stream(stream.id())?)));
         wire.admin_result(&AdminResult { request, outcome: Outcome::streams(infos) });
     }
 
@@ -65,7 +65,6 @@ impl Client {
 
     /// Counts what the broker does.
     pub(super) fn count(&self, wire: &mut BrokerSession, request: RequestId) {
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let counted = self.bus.counts.now();
         let stats = BrokerStats {
             uptime_ms: self.bus.clock.tick().since(self.bus.started),
@@ -92,7 +91,8 @@ impl Client {
             || self.decisions.on_bus(Act::Admin, now_ms).is_ok()
     }
 
-    fn stream_info(&self, stream: &Stream, stats: StreamStats) -> StreamInfo {
+    fn stream_info(&self, stream: &Stream, store: &dyn StreamStore) -> StreamInfo {
+        let stats = store.stats();
         let (health, reason) = match &stats.state {
             StreamState::Open | StreamState::Closed => (StreamHealth::Open, String::new()),
             StreamState::Full => (StreamHealth::Full, "the disk has no room above the reserve".to_owned()),
@@ -104,11 +104,7 @@ impl Client {
             name: StreamName::Plain(stream.name().clone()),
             id: stream.id(),
             topics: stream.topics().to_vec(),
-            durability: self
-                .bus
-                .storage
-                .stream(stream.id())
-                .map_or(sealbus_protocol::batch::accept::Durability::Fsync, |store| store.durability()),
+            durability: store.durability(),
             health,
             reason,
             first: stats.bounds.first,
@@ -118,17 +114,22 @@ impl Client {
             segments: stats.segments,
             damaged: stats.damaged,
             checkpoint_size: stats.checkpoint_size,
-            checkpoint_root: if stats.checkpoint_size == 0 {
-                [0; 32]
-            } else {
-                *stats.checkpoint_root.as_bytes()
+            checkpoint_root: match stats.checkpoint_size {
+                // The root of an empty tree is a hash too; whoever looks at it should see that there is no checkpoint.
+                0 => [0; 32],
+                _ => *stats.checkpoint_root.as_bytes(),
             },
             retention: RetentionInfo {
                 age_ms: limit(age_ms),
                 bytes: limit(bytes),
                 messages: limit(messages),
             },
-            consumers: u32::try_from(self.bus.consumers.list(Some(stream.id())).len()).unwrap_or(u32::MAX),
+            consumers: number(self.bus.consumers.list(Some(stream.id())).len()),
         }
     }
+}
+
+/// As the wire has it. There are never so many.
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -17,7 +17,7 @@ use crate::bus::Bus;
 use crate::locks::lock;
 use crate::outbox::{Kept, Published};
 use crate::party::Party;
-use crate::storage::stream::store::{CommitObserver, Stored, StreamEvent, TrimReason};
+use crate::storage::stream::store::{CommitObserver, Stored, StreamDamage, StreamEvent, TrimReason};
 use crate::telemetry;
 
 /// Topics whose routes a stream's writer keeps. One route is a few hundred bytes; when there are more topics the routes
@@ -40,6 +40,7 @@ pub(super) struct Fanned {
 pub(crate) struct FanOut {
     /// The bus is made after its streams, and owns them.
     bus: OnceLock<Weak<Bus>>,
+    /// Where the topics of each stream go. Found once and kept, as a publishing session keeps its own.
     routes: Mutex<HashMap<StreamId, HashMap<Topic, Route>>>,
 }
 
@@ -93,6 +94,7 @@ impl CommitObserver for FanOut {
         let Some(bus) = self.bus() else { return };
         let name = bus.storage.name_of(stream);
         let change = match event {
+            StreamEvent::Damaged(StreamDamage::IndexRebuilt(text)) => StreamChange::Repaired(text.clone()),
             StreamEvent::Damaged(damage) => StreamChange::Damaged(damage.to_string()),
             StreamEvent::Stopped(reason) => StreamChange::Stopped(reason.to_string()),
             StreamEvent::Full => StreamChange::Full,
@@ -103,6 +105,7 @@ impl CommitObserver for FanOut {
             StreamEvent::Trimmed { from, to, why } => {
                 StreamChange::Trimmed { from: *from, to: *to, why: trim_word(*why) }
             }
+            // Operators see the first in the log above; the second is proof by itself.
             StreamEvent::ClockJumped { .. } | StreamEvent::CheckpointSigned { .. } => return,
         };
         if let Err(error) = bus.audit.record(Event::Stream { name, id: stream, change }) {

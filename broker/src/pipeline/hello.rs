@@ -175,7 +175,7 @@ pub(crate) fn admit(
         announced: HashMap::new(),
         intake: Intake::Open,
         administering: Administering::default(),
-        proofs_awaited: 0,
+        proofs_awaited: HashMap::new(),
         place,
         patience: Patience::new_at(bus.clock.tick()),
         summary_due: None,

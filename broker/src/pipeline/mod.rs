@@ -3,7 +3,7 @@
 //! ```text
 //!  HELLO ---> hello    bus, version, binding, kid, proof, policy, incarnation ---> WELCOME, and a Client
 //!
-//!  OPEN ----> publish  decide --> sequence state ---------------------------------> OPENED
+//!  OPEN ----> open     decide --> sequence state ---------------------------------> OPENED
 //!  PUBLISH -> publish  FORMAT, decide --> judge (one lock) --> route --> outboxes -> ACK
 //!                                              |                  ^
 //!                                              '--> stream -------'--- durable ----> ACK
@@ -18,29 +18,34 @@
 //!  ADMIN ---> admin    decide --> change, question or audit lines ----------------> RESULT
 //! ```
 //!
-//! Every decision about a topic, at publish and at delivery, goes through [`decide::Decisions::on_topic`] and is made
-//! by the one policy that the session has adopted; [`Client::adopt`] changes it, and nothing else does. Nothing here
-//! waits: a step either answers at once or leaves the answer to a task that signals the session.
+//! Every decision about a topic goes through [`decide::Decisions::on_topic`], at publish and at delivery, or through
+//! [`decide::Decisions::on_history`] when a stream is read. It is made by the one policy that the session has adopted;
+//! [`Client::adopt`] changes that, and nothing else does. Nothing here waits: a step either answers at once or leaves
+//! the answer to a task that signals the session.
 //!
-//! Read [`hello`], then [`publish`], [`subscribe`] and [`deliver`]; for streams [`capture`], [`fan_out`], [`reading`],
-//! [`replay`] and [`consuming`].
+//! Read [`hello`], then [`open`], [`publish`], [`subscribe`] and [`deliver`]; for streams [`capture`], [`pending`] and
+//! [`fan_out`] as they are written, [`reading`], [`replay`], [`consuming`] and [`stored`] as they are read.
 
 mod admin;
 mod capture;
 mod client;
+mod consumer;
 mod consuming;
 mod decide;
 mod deliver;
 mod describe;
 mod fan_out;
 mod hello;
+mod open;
 mod patience;
 mod pending;
 mod proving;
 mod publish;
 mod reading;
+mod refuse;
 mod replay;
 mod route;
+mod stored;
 mod subscribe;
 
 pub(crate) use client::{Client, Ended};

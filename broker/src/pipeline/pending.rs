@@ -18,8 +18,9 @@ use sealbus_protocol::refusal::{Code, Refusal};
 
 use crate::storage::stream::store::{AppendError, Fate, StreamStore, Ticket};
 
-/// Bytes of batches that may await their disk before the session takes no more in. With the streams' own bounds it
-/// keeps what a fast client and a slow disk can pile up small; a group commit takes a few mebibytes.
+/// Bytes of batches that may await their disk before the session takes no more in. It is several group commits, which
+/// take a few mebibytes each: a client is never held up while the disk keeps pace, and one session that is faster than
+/// its disk cannot fill a stream's queue for all others.
 const BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
 /// The acknowledgements of one session that wait for a disk.

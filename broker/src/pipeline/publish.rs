@@ -1,4 +1,4 @@
-//! OPEN and PUBLISH: how a batch gets in.
+//! PUBLISH: how a batch gets in.
 //!
 //! ```text
 //!   PUBLISH --> decode --> decide --> lock the sequence: judge --> outboxes ----> commit --> unlock --> ACK live
@@ -14,7 +14,6 @@
 //! A batch that a stream keeps is fanned out by the stream's writer ([`super::fan_out`]) once it is durable: nobody is
 //! shown what a power cut could still take back.
 
-use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -22,25 +21,27 @@ use sealbus_protocol::batch::Batch;
 use sealbus_protocol::batch::accept::{
     Accepted, Circumstances, Durability, Equivocation, Receipt, SequenceState, Verdict,
 };
-use sealbus_protocol::frame::{Ack, Alias, Freshness, RequestId};
-use sealbus_protocol::ids::{StreamId, TopicDigest};
-use sealbus_protocol::policy::{Denial, DenialRule, Verb};
+use sealbus_protocol::frame::{Ack, Alias, Freshness, InstanceKind, RequestId};
+use sealbus_protocol::policy::{DenialRule, Verb};
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::Topic;
 
 use super::capture::Capture;
 use super::client::Client;
-use super::decide::Want;
+use super::decide::{Decision, Want};
 use super::fan_out::Fanned;
+use super::open::{Destination, OpenTopic, place_of};
 use super::pending::{Answer, refusal_of};
 use super::route::Route;
-use crate::audit::{Actor, BatchHead, Event, PublishTraffic, Target};
+use crate::audit::{BatchHead, Event, PublishTraffic, Target};
+use crate::bindings::Binding;
+use crate::bus::Bus;
 use crate::locks::lock;
 use crate::outbox::Published;
+use crate::party::Party;
 use crate::policy::PolicyInForce;
-use crate::producers::SequenceKey;
-use crate::storage::stream::store::{NewBatch, Ticket, Waiter};
+use crate::storage::stream::store::{AppendError, NewBatch, Ticket, Waiter};
 
 /// No stream captures the topic: a batch is handed to the subscribers of this moment, and kept nowhere.
 const LIVE: Receipt = Receipt { durability: Durability::Live, offset: None };
@@ -48,52 +49,13 @@ const LIVE: Receipt = Receipt { durability: Durability::Live, offset: None };
 /// How long a session's publishing is counted before the audit log is told.
 const SUMMARY_AFTER_MS: u64 = 10_000;
 
-/// A topic that the session publishes on.
-#[derive(Debug)]
-pub(super) struct OpenTopic {
-    pub(super) key: SequenceKey,
-    digest: TopicDigest,
-    state: Arc<Mutex<SequenceState>>,
-    destination: Destination,
-    traffic: PublishTraffic,
-}
-
-/// Where the batches of a topic go.
-#[derive(Debug)]
-enum Destination {
-    /// To those who listen, and nowhere else.
-    Live(Route),
-    /// Into a stream, and from there to those who listen.
-    Stream(Capture),
-}
-
-impl OpenTopic {
-    pub(super) const fn topic(&self) -> &Topic {
-        &self.key.topic
-    }
-
-    /// What was published since the last summary; none when nothing was.
-    pub(super) fn summary(&self, actor: Actor) -> Option<Event> {
-        let Self { key, traffic, .. } = self;
-        (*traffic != PublishTraffic::default()).then(|| Event::PublishSummary {
-            actor,
-            topic: key.topic.clone(),
-            traffic: *traffic,
-        })
-    }
-
-    fn refuse(&mut self, fault: Fault) -> Judged {
-        self.traffic.refused = self.traffic.refused.saturating_add(1);
-        Judged::Refused(self.key.topic.clone(), fault)
-    }
-}
-
 /// What came of a batch, once its sequence is unlocked again.
 enum Judged {
     /// It is with those who listen.
     Live(Freshness),
     /// It is in a stream's queue, or was before.
     Queued(Freshness, Receipt, Ticket),
+    /// It goes nowhere.
     Refused(Topic, Fault),
 }
 
@@ -109,75 +71,21 @@ enum Fault {
     Equivocation(Box<Equivocation>),
 }
 
-impl Client {
-    pub(super) fn open(
-        &mut self,
-        wire: &mut BrokerSession,
-        request: RequestId,
-        topic: Topic,
-    ) -> Result<(), Refusal> {
-        if let Some(refusal) = self.closed_to_requests() {
-            self.refuse(wire, request, refusal);
-            return Ok(());
+impl Fault {
+    /// A refusal says that the policy denies; which rule spoke, the decision knows.
+    fn of_refusal(refusal: Refusal, decision: &Decision) -> Self {
+        match decision {
+            Err(denial) if refusal.code() == Code::Denied => Self::Denied(denial.rule().clone(), refusal),
+            Ok(_) | Err(_) => Self::Batch(refusal),
         }
-        let now_ms = self.bus.clock.now_ms();
-        let rule = match self.decisions.on_topic(Want::Publish, &topic, now_ms) {
-            Ok(permit) => permit.rule().clone(),
-            Err(denial) => {
-                let (rule, refusal) = (denial.rule().clone(), denied("publish on", &topic, denial));
-                return self.refuse_denied(
-                    wire,
-                    request,
-                    Target::Topic(topic),
-                    (Verb::Publish, rule),
-                    refusal,
-                );
-            }
-        };
-        let (stream, destination) = match self.capture(&topic) {
-            Ok(None) => (StreamId::ZERO, Destination::Live(Route::default())),
-            Ok(Some(capture)) => {
-                let Some(capture) = self.with_key_record(request, &topic, capture) else {
-                    // The answer comes once the producer's key binding is durable.
-                    return Ok(());
-                };
-                (capture.stream, Destination::Stream(capture))
-            }
-            Err(refusal) => {
-                self.refuse(wire, request, refusal);
-                return Ok(());
-            }
-        };
-        let key = SequenceKey { stream, topic };
-        let opened = lock(&self.bus.producers).open(self.producer.incarnation_id, &key);
-        let Ok(state) = opened else {
-            let reason = "all sequence states of the principal are in use; close topics that are not";
-            self.refuse(wire, request, Refusal::new(Code::Limit, reason));
-            return Ok(());
-        };
-        self.record_act(Event::Opened { actor: self.actor(), topic: key.topic.clone(), rule })?;
-        let resume = lock(&state).resume_point();
-        let alias = match wire.opened(request, stream, resume) {
-            Ok(alias) => alias,
-            Err(error) => {
-                lock(&self.bus.producers).close(self.producer.incarnation_id, &key);
-                self.refuse(wire, request, error.refusal());
-                return Ok(());
-            }
-        };
-        let digest = key.topic.digest(&stream);
-        let open = OpenTopic { key, digest, state, destination, traffic: PublishTraffic::default() };
-        let place = place_of(alias);
-        if self.topics.len() <= place {
-            // Aliases are small numbers that the session's own half gives out, one after the other.
-            self.topics.resize_with(place + 1, || None);
-        }
-        if let Some(slot) = self.topics.get_mut(place) {
-            *slot = Some(open);
-        }
-        Ok(())
     }
 
+    fn of_append(error: &AppendError) -> Self {
+        Self::Storage(refusal_of(error))
+    }
+}
+
+impl Client {
     pub(super) fn publish(
         &mut self,
         wire: &mut BrokerSession,
@@ -252,7 +160,7 @@ impl Client {
             Ok(batch) => batch,
             Err(error) => {
                 let reason = format!("publish on {}: {error}", open.topic());
-                return Some(open.refuse(Fault::Batch(Refusal::new(Code::Format, reason))));
+                return Some(refused(open, Fault::Batch(Refusal::new(Code::Format, reason))));
             }
         };
         let messages = batch.preamble().content.messages();
@@ -266,67 +174,37 @@ impl Client {
             producer: &self.producer,
             policy_version: policy.compiled.version(),
             decision: decision.as_ref(),
+            // Asked under the lock: see above.
             fence: self.handle.fence(),
             now_ms,
         };
+        let sender = Sender {
+            bus: &self.bus,
+            party: &self.party,
+            binding: &self.binding,
+            instance_kind: self.instance_kind,
+            policy: &policy,
+            now_ms,
+        };
         let waiter = Arc::clone(&self.handle) as Arc<dyn Waiter>;
-        let judged = match (state.judge(batch, &circumstances), &mut open.destination) {
-            (Verdict::Accept(accepted), Destination::Live(route)) => {
-                let published = Arc::new(Published {
-                    topic: open.key.topic.clone(),
-                    batch: accepted.batch().bytes().clone(),
-                    messages,
-                    broker_ms: now_ms,
-                    generation: policy.generation,
-                    producer: Arc::clone(&self.party),
-                    binding: Arc::clone(&self.binding),
-                    kept: None,
-                });
-                route.push(&self.bus.router, &policy, &published, now_ms);
-                state.commit(&accepted, LIVE);
-                Ok(Judged::Live(Freshness::New))
-            }
-            (Verdict::Accept(accepted), Destination::Stream(capture)) => {
-                let fanned = Fanned {
-                    generation: policy.generation,
-                    producer: Arc::clone(&self.party),
-                    binding: Arc::clone(&self.binding),
-                };
-                let batch = NewBatch {
-                    accepted: Accepted::clone(&accepted),
-                    topic: open.key.topic.clone(),
-                    key_record: capture.key_record,
-                    instance_kind: self.instance_kind,
-                    policy_version: policy.compiled.version(),
-                    context: Arc::new(fanned),
-                    sequence: Arc::clone(&open.state),
-                    waiter,
-                };
-                match capture.store.append(batch, now_ms) {
-                    Ok(ticket) => {
-                        let durability = capture.store.durability();
-                        let receipt = Receipt { durability, offset: Some(ticket.offset()) };
+        let judged = match state.judge(batch, &circumstances) {
+            Verdict::Accept(accepted) => match &mut open.destination {
+                Destination::Live(route) => {
+                    sender.send(&open.key.topic, &accepted, route);
+                    state.commit(&accepted, LIVE);
+                    Ok(Judged::Live(Freshness::New))
+                }
+                Destination::Stream(capture) => {
+                    let appended = sender.append(&open.key.topic, &accepted, capture, &open.state, waiter);
+                    appended.map(|(ticket, receipt)| {
                         state.commit(&accepted, receipt);
-                        Ok(Judged::Queued(Freshness::New, receipt, ticket))
-                    }
-                    Err(error) => Err(Fault::Storage(refusal_of(&error))),
+                        Judged::Queued(Freshness::New, receipt, ticket)
+                    })
                 }
-            }
-            (Verdict::Duplicate(receipt), destination) => match (destination, receipt.offset) {
-                // It was accepted; whether it is durable by now is the stream's to say.
-                (Destination::Stream(capture), Some(offset)) => match capture.store.again(offset, waiter) {
-                    Ok(ticket) => Ok(Judged::Queued(Freshness::Duplicate, receipt, ticket)),
-                    Err(error) => Err(Fault::Storage(refusal_of(&error))),
-                },
-                (Destination::Stream(_) | Destination::Live(_), _) => Ok(Judged::Live(Freshness::Duplicate)),
             },
-            (Verdict::Refuse(refusal), _) => match decision {
-                Err(denial) if refusal.code() == Code::Denied => {
-                    Err(Fault::Denied(denial.rule().clone(), refusal))
-                }
-                Ok(_) | Err(_) => Err(Fault::Batch(refusal)),
-            },
-            (Verdict::Equivocate(evidence), _) => Err(Fault::Equivocation(evidence)),
+            Verdict::Duplicate(receipt) => again(&open.destination, receipt, waiter),
+            Verdict::Refuse(refusal) => Err(Fault::of_refusal(refusal, decision)),
+            Verdict::Equivocate(evidence) => Err(Fault::Equivocation(evidence)),
         };
         drop(state);
         if let Ok(Judged::Live(Freshness::New) | Judged::Queued(Freshness::New, ..)) = &judged {
@@ -335,25 +213,7 @@ impl Client {
             self.traffic.published = self.traffic.published.saturating_add(u64::from(messages));
             self.bus.counts.published(messages, bytes_len);
         }
-        Some(judged.unwrap_or_else(|fault| open.refuse(fault)))
-    }
-
-    pub(super) fn close_topic(&mut self, alias: Alias) -> Result<(), Refusal> {
-        let Some(open) = self.topics.get_mut(place_of(alias)).and_then(Option::take) else { return Ok(()) };
-        lock(&self.bus.producers).close(self.producer.incarnation_id, &open.key);
-        match open.summary(self.actor()) {
-            Some(summary) => self.record_act(summary),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether the policy has another stream capture one of the open topics, or none any more.
-    pub(crate) fn streams_have_changed(&self) -> bool {
-        let policy: &PolicyInForce = self.decisions.policy();
-        self.topics.iter().flatten().any(|open| {
-            let stream = policy.compiled.stream_of(open.topic());
-            stream.map_or(StreamId::ZERO, |stream| stream.id()) != open.key.stream
-        })
+        Some(judged.unwrap_or_else(|fault| refused(open, fault)))
     }
 
     /// Tells the audit log what was published, when it is time to.
@@ -402,30 +262,79 @@ impl Client {
         self.refuse(wire, request, Refusal::new(Code::Equivocation, reason));
         Ok(())
     }
+}
 
-    /// Refuses what the policy denies, and records by which rule.
-    pub(super) fn refuse_denied(
-        &mut self,
-        wire: &mut BrokerSession,
-        request: RequestId,
-        target: Target,
-        (verb, rule): (Verb, DenialRule),
-        refusal: Refusal,
-    ) -> Result<(), Refusal> {
-        self.record(Event::Denied { actor: self.actor(), verb, target, rule })?;
-        self.refuse(wire, request, refusal);
-        Ok(())
+/// What goes with a batch, wherever it goes.
+struct Sender<'a> {
+    bus: &'a Bus,
+    party: &'a Arc<Party>,
+    binding: &'a Arc<Binding>,
+    instance_kind: InstanceKind,
+    policy: &'a PolicyInForce,
+    now_ms: u64,
+}
+
+impl Sender<'_> {
+    /// To the outboxes of those who listen.
+    fn send(&self, topic: &Topic, accepted: &Accepted, route: &mut Route) {
+        let batch = accepted.batch();
+        let published = Arc::new(Published {
+            topic: topic.clone(),
+            batch: batch.bytes().clone(),
+            messages: batch.preamble().content.messages(),
+            broker_ms: self.now_ms,
+            generation: self.policy.generation,
+            producer: Arc::clone(self.party),
+            binding: Arc::clone(self.binding),
+            kept: None,
+        });
+        route.push(&self.bus.router, self.policy, &published, self.now_ms);
+    }
+
+    /// To the queue of its stream.
+    fn append(
+        &self,
+        topic: &Topic,
+        accepted: &Accepted,
+        capture: &Capture,
+        sequence: &Arc<Mutex<SequenceState>>,
+        waiter: Arc<dyn Waiter>,
+    ) -> Result<(Ticket, Receipt), Fault> {
+        let fanned = Fanned {
+            generation: self.policy.generation,
+            producer: Arc::clone(self.party),
+            binding: Arc::clone(self.binding),
+        };
+        let batch = NewBatch {
+            accepted: accepted.clone(),
+            topic: topic.clone(),
+            key_record: capture.key_record,
+            instance_kind: self.instance_kind,
+            policy_version: self.policy.compiled.version(),
+            context: Arc::new(fanned),
+            sequence: Arc::clone(sequence),
+            waiter,
+        };
+        let ticket = capture.store.append(batch, self.now_ms).map_err(|error| Fault::of_append(&error))?;
+        let receipt = Receipt { durability: capture.store.durability(), offset: Some(ticket.offset()) };
+        Ok((ticket, receipt))
     }
 }
 
-/// Where the topic of an alias stands among the open ones.
-fn place_of(alias: Alias) -> usize {
-    usize::try_from(alias.0).unwrap_or(usize::MAX)
+/// A batch came again. It was accepted; whether it is durable by now is its stream's to say.
+fn again(destination: &Destination, receipt: Receipt, waiter: Arc<dyn Waiter>) -> Result<Judged, Fault> {
+    match (destination, receipt.offset) {
+        (Destination::Stream(capture), Some(offset)) => {
+            let ticket = capture.store.again(offset, waiter).map_err(|error| Fault::of_append(&error))?;
+            Ok(Judged::Queued(Freshness::Duplicate, receipt, ticket))
+        }
+        (Destination::Stream(_), None) | (Destination::Live(_), _) => Ok(Judged::Live(Freshness::Duplicate)),
+    }
 }
 
-/// What a denied client is told: what was attempted, on what, and which rule spoke.
-pub(super) fn denied(attempt: &str, on: impl Display, denial: &Denial) -> Refusal {
-    Refusal::new(Code::Denied, format!("{attempt} {on}: {denial}"))
+fn refused(open: &mut OpenTopic, fault: Fault) -> Judged {
+    open.traffic.refused = open.traffic.refused.saturating_add(1);
+    Judged::Refused(open.key.topic.clone(), fault)
 }
 
 #[cfg(test)]
@@ -436,9 +345,8 @@ mod tests {
     use sealbus_protocol::batch::Headers;
     use sealbus_protocol::batch::accept::ProvenProducer;
     use sealbus_protocol::batch::produce::{OpenBatch, ProducerChain, ProducerContext};
-    use sealbus_protocol::frame::InstanceKind;
     use sealbus_protocol::identity::Principal;
-    use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, PolicyHash};
+    use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, PolicyHash, StreamId};
     use sealbus_protocol::keys::SigningKey;
     use sealbus_protocol::policy::{CompiledPolicy, Policy};
     use sealbus_protocol::session::Tick;
@@ -461,6 +369,7 @@ mod tests {
     use crate::pipeline::pending::Pending;
     use crate::pipeline::reading::Readings;
     use crate::policy::PolicyInForce;
+    use crate::producers::SequenceKey;
     use crate::sessions::Handle;
     use crate::storage::whole::{Storage, StorageParts};
     use crate::vfs::OsVfs;
@@ -557,7 +466,7 @@ topics = ["t"]
             beginnings: HashMap::new(),
             memberships: HashMap::new(),
             joinings: HashMap::new(),
-            proofs_awaited: 0,
+            proofs_awaited: HashMap::new(),
             subscriptions: HashMap::new(),
             lanes: HashMap::new(),
             lane_next: 1,

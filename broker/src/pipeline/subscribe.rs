@@ -12,7 +12,7 @@ use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::TopicFilter;
 
 use super::client::Client;
-use super::publish::denied;
+use super::refuse::denied;
 use crate::audit::{Event, Target};
 use crate::outbox::LaneId;
 use crate::quotas::SubscriptionPlace;
@@ -39,8 +39,7 @@ impl Client {
         let place = match self.place_for_subscription("subscribe") {
             Ok(place) => place,
             Err(refusal) => {
-                self.patience.spend_at(self.bus.clock.tick());
-                wire.refuse_subscription(request, id, refusal);
+                self.refuse_subscription(wire, (request, id), refusal);
                 return Ok(());
             }
         };
@@ -48,12 +47,9 @@ impl Client {
             Ok(permit) => permit,
             Err(denial) => {
                 let refusal = denied("subscribe to", &filter, &denial);
-                let (verb, rule) = (Verb::Subscribe, denial.rule().clone());
+                let denied = (Verb::Subscribe, denial.rule().clone());
                 let target = Target::Filter(filter);
-                self.record(Event::Denied { actor: self.actor(), verb, target, rule })?;
-                self.patience.spend_at(self.bus.clock.tick());
-                wire.refuse_subscription(request, id, refusal);
-                return Ok(());
+                return self.refuse_denied_subscription(wire, (request, id), target, denied, refusal);
             }
         };
         self.record_act(Event::Subscribed {
@@ -62,14 +58,12 @@ impl Client {
             narrowed: permit.narrowed(),
             rules: permit.rules().to_vec(),
         })?;
-        let lane = LaneId(self.lane_next);
-        self.lane_next = self.lane_next.saturating_add(1);
+        let lane = self.new_lane(id);
         let outbox = &self.handle.outbox;
         outbox.open(lane);
         let subscriber = Subscriber { lane, party: Arc::clone(&self.party), outbox: Arc::clone(outbox) };
         self.bus.router.subscribe(&filter, self.handle.id, subscriber);
         self.subscriptions.insert(lane, Subscription { id, filter, place });
-        self.lanes.insert(id, lane);
         wire.ready(request, id, permit.narrowed(), self.decisions.policy().generation, None);
         Ok(())
     }
@@ -89,6 +83,14 @@ impl Client {
         self.handle.outbox.close(lane);
         drop(place);
         self.record_act(Event::Unsubscribed { actor: self.actor(), filter })
+    }
+
+    /// The lane of a new subscription.
+    pub(super) fn new_lane(&mut self, id: SubscriptionId) -> LaneId {
+        let lane = LaneId(self.lane_next);
+        self.lane_next = self.lane_next.saturating_add(1);
+        self.lanes.insert(id, lane);
+        lane
     }
 
     /// A place among the subscriptions of the bus and of the principal, or why there is none.

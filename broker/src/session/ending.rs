@@ -118,7 +118,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn cut(&mut self, why: CutReason) {
         if self.ending.is_none() {
             self.wire.fail(Refusal::new(code_of(&why), why.to_string()));
-            if matches!(why, CutReason::PrincipalRevoked(_) | CutReason::CertificateRefused(_)) {
+            if matches!(
+                why,
+                CutReason::PrincipalRevoked(_) | CutReason::CertificateRefused(_) | CutReason::StreamsChanged
+            ) {
                 self.bus.note_cut();
             }
             self.note_end(Ended::Cut(why));

@@ -9,23 +9,24 @@
 //! Nothing here is the truth. An index that is lost, stale or damaged costs the time of reading, and is told to operators
 //! and the audit log; an index that fails while the broker runs is left alone until the next start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use sealbus_protocol::batch::accept::SequenceState;
 use sealbus_protocol::binding::KeyBinding;
 use sealbus_protocol::ids::{BusId, IncarnationId, Kid, StreamId};
+use sealbus_protocol::topic::Topic;
 use sha2::{Digest as _, Sha256};
 
 use super::index::{
     Index, IndexError, KeyEntry, KeyPlace, LogEnd, MemoryIndex, Opened, ProducerEntry, ProducerKey, Standing,
     Update, Watermark, open_or_rebuild,
 };
+use super::stream::{ProducerSnapshot, RecoveredClaim, RecoveredProducer};
 use super::system::SystemLog;
 use super::system::keys::StoredKey;
-use super::stream::{ProducerSnapshot, RecoveredClaim, RecoveredProducer};
 use crate::locks::lock;
 use crate::telemetry;
 use crate::vfs::Vfs;
@@ -65,8 +66,15 @@ impl Indexing {
         let rows = self.ask(|index| index.load_producers(&stream))?;
         let mut producers: HashMap<IncarnationId, RecoveredProducer> = HashMap::new();
         for (key, entry) in rows {
-            let ProducerEntry { kid, instance_id, instance_kind, started_ms, key_record, window, last_used_ms } =
-                entry;
+            let ProducerEntry {
+                kid,
+                instance_id,
+                instance_kind,
+                started_ms,
+                key_record,
+                window,
+                last_used_ms,
+            } = entry;
             let incarnation_id = key.incarnation_id;
             let claim = RecoveredClaim { kid, instance_id, instance_kind, started_ms, incarnation_id };
             let producer = producers.entry(incarnation_id).or_insert_with(|| RecoveredProducer {
@@ -111,7 +119,21 @@ impl Indexing {
             return;
         }
         let watermark = Watermark { end_record: snapshot.record, end_offset, digest };
-        let updates: Vec<Update> = snapshot.producers.iter().flat_map(rows_of).collect();
+        let Some(rows) = self.ask(|index| index.load_producers(&stream)) else { return };
+        // What the stream has forgotten goes from here too, or the index would grow with every incarnation there was.
+        let known: HashSet<(IncarnationId, &Topic)> = snapshot
+            .producers
+            .iter()
+            .flat_map(|producer| {
+                producer.topics.iter().map(|(topic, _)| (producer.claim.incarnation_id, topic))
+            })
+            .collect();
+        let gone = rows
+            .into_iter()
+            .map(|(key, _)| key)
+            .filter(|key| !known.contains(&(key.incarnation_id, &key.topic)))
+            .map(|key| Update::ProducerForgotten { key });
+        let updates: Vec<Update> = snapshot.producers.iter().flat_map(rows_of).chain(gone).collect();
         if self.ask(|index| index.apply(&stream, &updates, &watermark)).is_some() {
             lock(&self.followed).insert(stream, snapshot.record);
         }
@@ -199,5 +221,54 @@ fn rows_of(producer: &RecoveredProducer) -> impl Iterator<Item = Update> + '_ {
 impl std::fmt::Debug for Indexing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Indexing").field("followed", &lock(&self.followed).len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealbus_protocol::batch::accept::{Durability, Receipt, RememberedBatch};
+    use sealbus_protocol::frame::InstanceKind;
+    use sealbus_protocol::ids::{InstanceId, PreambleDigest};
+
+    use super::*;
+
+    const STREAM: StreamId = StreamId::new([5; 16]);
+
+    fn producer(number: u8) -> RecoveredProducer {
+        let batch = RememberedBatch {
+            first_seq: 0,
+            next_seq: 1,
+            digest: PreambleDigest::new([number; 32]),
+            receipt: Receipt { durability: Durability::Fsync, offset: Some(3) },
+        };
+        RecoveredProducer {
+            claim: RecoveredClaim {
+                kid: Kid::new([number; 32]),
+                instance_id: InstanceId::new([number; 16]),
+                instance_kind: InstanceKind::Random,
+                started_ms: 1,
+                incarnation_id: IncarnationId::new([number; 16]),
+            },
+            key_record: 0,
+            topics: vec![(Topic::parse("t").unwrap(), SequenceState::restore([batch]))],
+            last_ms: 9,
+        }
+    }
+
+    /// A producer that starts again is a new incarnation: without this, each start would leave its rows for ever.
+    #[test]
+    fn what_a_stream_has_forgotten_goes_from_the_index() {
+        let indexing = Indexing::with(Box::new(MemoryIndex::fresh(&BusId::new([1; 16]))));
+        for number in 1..=20 {
+            let record = u64::from(number);
+            let snapshot =
+                ProducerSnapshot { record, producers: vec![producer(number), producer(number + 1)] };
+            indexing.follow(STREAM, record, [number; 32], &snapshot);
+            let (watermark, mut kept) = indexing.producers(STREAM).unwrap();
+            kept.producers.sort_by_key(|producer| producer.claim.incarnation_id);
+            let ids: Vec<u8> =
+                kept.producers.iter().map(|producer| producer.claim.incarnation_id.as_bytes()[0]).collect();
+            assert_eq!((watermark.end_record, ids), (record, vec![number, number + 1]));
+        }
     }
 }

@@ -18,6 +18,8 @@ pub enum Operation {
     Create,
     /// Opening a data file.
     OpenData,
+    /// Opening a data file for reading alone.
+    OpenRead,
     /// A write into a data file that leaves nothing.
     Write,
     /// A write into a data file that leaves half of its bytes.

@@ -217,6 +217,11 @@ impl Vfs for FaultyVfs {
         Ok(self.data_file(path, self.inner.open(path)?))
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DataFile>> {
+        self.check(path, Operation::OpenRead)?;
+        Ok(self.data_file(path, self.inner.open_read(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.check(to, Operation::Rename)?;
         self.inner.rename(from, to)

@@ -102,6 +102,10 @@ impl Vfs for OsVfs {
         Ok(Arc::new(OsDataFile { file }))
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DataFile>> {
+        Ok(Arc::new(OsDataFile { file: File::open(path)? }))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         check_one_directory(from, to)?;
         fs::rename(from, to)

@@ -226,12 +226,12 @@ proptest! {
 #[test]
 fn the_nth_operation_of_a_kind_fails() {
     use Operation::{
-        Append, Create, Open, OpenData, Read, Remove, Rename, Sync, SyncDir, TornAppend, TornWrite, Truncate,
-        Write,
+        Append, Create, Open, OpenData, OpenRead, Read, Remove, Rename, Sync, SyncDir, TornAppend, TornWrite,
+        Truncate, Write,
     };
     let operations = [
-        Append, TornAppend, Sync, Open, Create, OpenData, Write, TornWrite, Read, Truncate, Rename, Remove,
-        SyncDir,
+        Append, TornAppend, Sync, Open, Create, OpenData, OpenRead, Write, TornWrite, Read, Truncate, Rename,
+        Remove, SyncDir,
     ];
     for operation in operations {
         let fault = Fault { operation, nth: 2, errno: EIO };
@@ -267,6 +267,10 @@ fn fails(vfs: &dyn Vfs, operation: Operation, number: u32) -> bool {
             prepared();
             vfs.open(&path).map(|_| ())
         }
+        Operation::OpenRead => {
+            prepared();
+            vfs.open_read(&path).map(|_| ())
+        }
         Operation::Write => vfs.create(&path).unwrap().write_at(0, &[IoSlice::new(b"ab")]),
         Operation::TornWrite => {
             let done = vfs.create(&path).unwrap().write_at(0, &[IoSlice::new(b"ab"), IoSlice::new(b"cd")]);
@@ -293,6 +297,29 @@ fn fails(vfs: &dyn Vfs, operation: Operation, number: u32) -> bool {
         Operation::SyncDir => vfs.sync_dir(Path::new("/")),
     };
     done.is_err_and(|error| error.raw_os_error() == Some(EIO))
+}
+
+/// What only reads needs no right to write, and changes no mode.
+#[test]
+fn a_file_that_is_opened_for_reading_is_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (on_disk, simulated) = (dir.path().join("f"), PathBuf::from("/f"));
+    let sim = SimVfs::new();
+    for (vfs, path) in [(&OsVfs as &dyn Vfs, &on_disk), (&sim, &simulated)] {
+        write(&*vfs.create(path).unwrap(), 0, b"abc");
+        let file = vfs.open_read(path).unwrap();
+        let mut bytes = [0; 3];
+        assert_eq!((file.read_at(0, &mut bytes).unwrap(), &bytes, file.len().unwrap()), (3, b"abc", 3));
+        file.forget_cached();
+        assert!(file.write_at(0, &[IoSlice::new(b"x")]).is_err() && file.truncate(0).is_err());
+        assert_eq!(vfs.read(path, 9).unwrap(), b"abc");
+        let missing = vfs.open_read(Path::new("/nowhere/at all")).err().map(|error| error.kind());
+        assert_eq!(missing, Some(std::io::ErrorKind::NotFound));
+    }
+    fs::set_permissions(&on_disk, fs::Permissions::from_mode(0o444)).unwrap();
+    OsVfs.open_read(&on_disk).unwrap();
+    assert_eq!(OsVfs.mode(&on_disk).unwrap(), 0o444);
 }
 
 #[test]

@@ -54,6 +54,13 @@ pub trait Vfs: Send + Sync + 'static {
     /// [`io::ErrorKind::NotFound`] when it is not there; otherwise what the system says.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DataFile>>;
 
+    /// A file that is there, for reading alone. Nothing of it is changed, its permissions neither, so that this does on
+    /// a file system that takes no writes any more. Writing to it fails.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when it is not there; otherwise what the system says.
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DataFile>>;
+
     /// Gives a file another name in the same directory, in place of whatever has that name. For good only after
     /// [`Vfs::sync_dir`]; until then, the old name or the new one is there after a power loss.
     ///

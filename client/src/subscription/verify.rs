@@ -124,12 +124,24 @@ impl Judge {
             append_ms: delivered.broker_ms,
             policy_version: stored.policy_version,
         });
+        self.check_wholeness(delivered)?;
         check_ranges(batch, delivered.ranges.as_deref())?;
         if self.history.is_some() && (leaf.is_none() || delivered.offset.is_none()) {
             return Err((RejectionCode::Format, "it comes from a stream and has no place in it".into()));
         }
         self.check_purpose(batch, delivered, filter)?;
         Ok(leaf)
+    }
+
+    /// Some records of a batch are the work that a group shares out, or what it gave up. Whoever listens or reads
+    /// history gets batches whole: a broker that hands out less of one withholds what nobody would miss.
+    fn check_wholeness(&self, delivered: &Delivered) -> Result<(), Refused> {
+        match (self.history.as_ref().map(History::order), &delivered.ranges) {
+            (_, None) | (Some(Order::Shared | Order::DeadLetters), Some(_)) => Ok(()),
+            (None | Some(Order::Log), Some(_)) => {
+                Err((RejectionCode::Format, "only some of its records are to be handed out".into()))
+            }
+        }
     }
 
     /// Whether the batch was made for this bus and for the topic and stream that the broker names, and was asked for.

@@ -73,6 +73,7 @@ impl fmt::Display for Damage {
                 write!(f, "the index of the segment that begins at offset {base_offset} is damaged, ")?;
                 f.write_str(match outcome {
                     IndexOutcome::Rebuilt => "and was made again",
+                    IndexOutcome::Left => "and is made again by the next start",
                     IndexOutcome::Lost => "and cannot be made again",
                 })
             }

@@ -131,7 +131,7 @@ impl LogReader {
         records: Range<u64>,
     ) -> Result<Vec<Option<Digest>>, ReadError> {
         let outcome = match frames {
-            Frames::Kept => IndexOutcome::Rebuilt,
+            Frames::Kept => IndexOutcome::Left,
             Frames::Trimmed => IndexOutcome::Lost,
         };
         self.shared.damage.note(Damage::Index { base_offset: name.base_offset, outcome });
@@ -152,7 +152,7 @@ impl LogReader {
         let shared = &self.shared;
         let path = name.path(&shared.dir, FileKind::Index);
         let index = Index::read(&*shared.vfs, &path, Owner::of(&shared.options), name)?;
-        Ok(OpenIndex { file: shared.vfs.open(&path)?, name, records: index.records_with_digests() })
+        Ok(OpenIndex { file: shared.vfs.open_read(&path)?, name, records: index.records_with_digests() })
     }
 
     /// Where the segment behind this one begins.

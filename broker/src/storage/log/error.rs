@@ -109,7 +109,7 @@ impl LogError {
     }
 
     /// The log is as it was before.
-    pub(super) fn usable(doing: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(in crate::storage) fn usable(doing: &'static str, path: &Path, source: io::Error) -> Self {
         Self::sorted(doing, path, source, true)
     }
 

@@ -131,7 +131,7 @@ impl Index {
         owner: Owner,
         name: SegmentName,
     ) -> Result<Self, IndexFault> {
-        let file = vfs.open(path)?;
+        let file = vfs.open_read(path)?;
         let mut header = [0; INDEX_HEADER_LEN];
         read_exact(&*file, 0, &mut header)?;
         let (mut index, entries, state_len) =

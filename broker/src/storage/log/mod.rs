@@ -30,6 +30,7 @@ mod frame;
 mod index_file;
 mod layout;
 mod limits;
+mod order;
 mod read;
 mod recover;
 mod scan;

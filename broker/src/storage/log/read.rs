@@ -128,6 +128,12 @@ impl LogReader {
         self.shared.table().visible.record
     }
 
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shared.table().bytes()
+    }
+
     /// Shows every whole frame from this record on, until told to stop.
     ///
     /// # Errors

@@ -1,10 +1,13 @@
 //! Walks through the frames of a segment, and finds the next whole one behind bytes that are none.
 
 use std::io;
+use std::iter::Peekable;
+use std::vec;
 
 use super::crc::Prefixes;
 use super::frame::{Before, FrameHeader, HEADER_LEN, MAGIC, MAGIC_AT, Salt, checksum_of_header};
 use super::limits::{FRAME_PAYLOAD_BYTES_MAX, READ_AHEAD_BYTES, SEARCH_BYTES};
+use super::order::{Run, in_order};
 use crate::vfs::DataFile;
 
 /// Bytes of the longest frame.
@@ -92,6 +95,8 @@ pub(super) fn scan(
     let mut scan = Scan { start: stretch.start, frames: Vec::new(), gaps: Vec::new() };
     let mut position = stretch.start.position;
     let mut expected = Expected::Exactly(stretch.start.offset);
+    // Behind the first gap, the frames that are in their place.
+    let mut in_place: Option<Peekable<vec::IntoIter<Run>>> = None;
     while position < stretch.end_position {
         match window.frame(position, stretch.salt)?.filter(|(header, _)| expected.fits(header, stretch)) {
             Some((header, payload)) => {
@@ -103,9 +108,15 @@ pub(super) fn scan(
             }
             None => {
                 let from = position;
-                let next = window.search(from.saturating_add(1), expected.or_later(), stretch)?;
-                position = next.unwrap_or(stretch.end_position);
                 expected = expected.or_later();
+                let runs = match &mut in_place {
+                    Some(runs) => runs,
+                    none => {
+                        none.insert(in_order(window.runs(from, expected, stretch)?).into_iter().peekable())
+                    }
+                };
+                while runs.next_if(|run| run.position < from).is_some() {}
+                position = runs.next().map_or(stretch.end_position, |run| run.position);
                 scan.gaps.push(Gap {
                     frames_before: scan.frames.len(),
                     position: from,
@@ -245,6 +256,35 @@ impl Window<'_> {
                 Ok(len)
             }
         }
+    }
+
+    /// All whole frames from here on whose offsets are possible, whether they are in order or not.
+    fn runs(&mut self, from: u64, expected: Expected, stretch: &Stretch) -> io::Result<Vec<Run>> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut at = from;
+        while let Some(position) = self.search(at, expected, stretch)? {
+            let Some((header, _)) = self.frame(position, stretch.salt)? else {
+                at = position.saturating_add(1);
+                continue;
+            };
+            let frame = FrameAt::new(&header, position);
+            match runs.last_mut() {
+                Some(run) if run.end_position == position && run.end_offset == frame.offset => {
+                    run.end_position = frame.end_position;
+                    run.end_offset = frame.end_offset;
+                    run.frames = run.frames.saturating_add(1);
+                }
+                Some(_) | None => runs.push(Run {
+                    position,
+                    end_position: frame.end_position,
+                    offset: frame.offset,
+                    end_offset: frame.end_offset,
+                    frames: 1,
+                }),
+            }
+            at = frame.end_position;
+        }
+        Ok(runs)
     }
 
     /// The next place at which there is a whole frame that fits. Each place is looked at once, and in constant time.

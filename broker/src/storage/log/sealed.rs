@@ -69,7 +69,8 @@ fn rebuild(
     watermark: Option<&Watermark>,
 ) -> Result<Segment, LogError> {
     let path = found.name.path(site.dir, FileKind::Log);
-    let file = site.vfs.open(&path).map_err(|source| LogError::fatal("open the segment", &path, source))?;
+    let file = site.vfs.open_read(&path);
+    let file = file.map_err(|source| LogError::fatal("open the segment", &path, source))?;
     let mut walked = walk(site, found, &*file, next.offset, watermark)?;
     let frames = walked.scan.frames.len();
     walked.scan.close(next, found.len);
@@ -133,7 +134,7 @@ fn shorten(site: &Site<'_>, found: &Found, segment: &mut Segment) -> Result<(), 
     let mut end = from;
     if last.is_some_and(|entry| entry.kind == EntryKind::Frames) {
         let failed = |source| LogError::fatal("read the segment", &path, source);
-        let file = site.vfs.open(&path).map_err(failed)?;
+        let file = site.vfs.open_read(&path).map_err(failed)?;
         let scan = scan(&*file, &stretch, Unreadable::Fail, &mut |_, _| {}).map_err(failed)?;
         let whole = scan.gaps.first().map_or(scan.frames.len(), |gap| gap.frames_before);
         end = Mark {

@@ -290,7 +290,7 @@ impl Shared {
         if let Some((_, file)) = known {
             return Ok(file);
         }
-        let file = self.vfs.open(&block.name.path(&self.dir, FileKind::Log))?;
+        let file = self.vfs.open_read(&block.name.path(&self.dir, FileKind::Log))?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.push((block.name, Arc::clone(&file)));
         let surplus = open.len().saturating_sub(OPEN_SEGMENTS_MAX);

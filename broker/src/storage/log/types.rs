@@ -190,8 +190,10 @@ pub struct Lost {
 /// What became of a bad index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IndexOutcome {
-    /// What it said was made again from the segment: the file when the log is opened, or what was asked for otherwise.
+    /// The log was being opened, and the file was made again from the segment.
     Rebuilt,
+    /// The log was open already: what it said is taken from the segment, and the next opening makes the file again.
+    Left,
     /// It belonged to a trimmed segment, or that one is damaged too: its digests are lost.
     Lost,
 }

@@ -241,6 +241,12 @@ impl Log {
         self.shared.table().bytes()
     }
 
+    /// The record with which the active segment begins: those in front are in complete ones, or trimmed.
+    #[must_use]
+    pub fn sealed_record(&self) -> u64 {
+        self.shared.table().active.name.first_record
+    }
+
     /// The segments, in order.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {

@@ -11,18 +11,17 @@
 //! returned from `commit` survives a power loss; the order of `maintain` makes sure that a checkpoint never names a
 //! record that a power loss could take back.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sealbus_protocol::session::Tick;
 use sealbus_protocol::tlog::{Checkpoint, CompactRange, stream_origin};
 
-use super::opening::{CHECKPOINT_FILE, OpenError, Opened, Recovered, describe, log_options, recover};
+use super::opening::{CHECKPOINT_FILE, OpenError, Opened, Recovered, log_options, recover, reported};
 use super::producers::{ProducerSnapshot, ProducerTable, recover as follow};
 use super::record::{NewRecord, RecordHead, encode_head, leaf_of};
-use super::retention::{Decision, Moment, RetentionClock, Whole};
-use super::settings::{Level, Retention, StreamOptions};
+use super::retention::{Decision, Moment, RetentionClock, Whole, trimmable};
+use super::settings::{Level, Retention, Snapshots, StreamOptions};
 use super::store::{Bounds, SignedCheckpoint, Stored, StreamDamage, StreamEvent, TrimReason};
 use super::tree::KeptState;
 use crate::storage::log::{Log, LogError, LogReader, NewFrame, SegmentInfo, SegmentPhase};
@@ -56,6 +55,8 @@ pub struct StreamCore {
     watermark_record: u64,
     sealed: usize,
     damaged: u32,
+    /// What is before this record is in a durable snapshot of the producers.
+    snapshot_record: u64,
 }
 
 impl StreamCore {
@@ -98,6 +99,7 @@ impl StreamCore {
             watermark_record: recovery.state.as_ref().map_or(0, |state| state.record),
             sealed: 0,
             damaged: 0,
+            snapshot_record: 0,
             log,
         };
         let durability = core.options.level.durability();
@@ -181,7 +183,7 @@ impl StreamCore {
         hold: Option<u64>,
         events: &mut Vec<StreamEvent>,
     ) -> Result<(), LogError> {
-        events.extend(self.take_log_damage().into_iter().map(StreamEvent::Damaged));
+        self.take_damage(events);
         if self.maintained_at.is_none_or(|last| now.tick.since(last) >= MAINTAIN_MS) && self.is_behind() {
             let sealed = self.report_seals(events);
             if sealed && self.options.level == Level::Memory {
@@ -228,7 +230,8 @@ impl StreamCore {
         Ok(())
     }
 
-    /// Removes whole segments below an offset, and says where the stream begins now.
+    /// Removes whole segments below an offset, and says where the stream begins now. What is not in a durable snapshot
+    /// of the producers stays, when somebody keeps such.
     ///
     /// # Errors
     /// [`LogError`] when the disk refuses.
@@ -239,7 +242,13 @@ impl StreamCore {
         events: &mut Vec<StreamEvent>,
     ) -> Result<u64, LogError> {
         let from = self.log.first_offset();
-        if !self.sealed_segments().iter().any(|segment| segment.end_offset <= before) {
+        let sealed = self.sealed_segments();
+        let before = match self.options.snapshots {
+            Snapshots::Kept => trimmable(before, &sealed, self.snapshot_record, self.log.last_time_ms()),
+            Snapshots::None => Some(before),
+        };
+        let Some(before) = before else { return Ok(from) };
+        if !sealed.iter().any(|segment| segment.end_offset <= before) {
             return Ok(from);
         }
         self.commit()?;
@@ -261,6 +270,22 @@ impl StreamCore {
             self.commit()?;
         }
         Ok(self.producers.snapshot(self.log.end_record()))
+    }
+
+    /// A snapshot of the producers up to this record is durable.
+    pub fn set_snapshot_record(&mut self, record: u64) {
+        self.snapshot_record = self.snapshot_record.max(record);
+    }
+
+    /// The record with which the growing segment begins: a snapshot that reaches it lets all in front be trimmed.
+    #[must_use]
+    pub fn sealed_record(&self) -> u64 {
+        self.log.sealed_record()
+    }
+
+    /// Damage that readers have found since it was last asked for.
+    pub fn take_damage(&mut self, events: &mut Vec<StreamEvent>) {
+        events.extend(self.take_log_damage().into_iter().map(StreamEvent::Damaged));
     }
 
     /// Changes what the policy says about the stream.
@@ -415,15 +440,8 @@ impl StreamCore {
             .expect("the signer was made for this stream")
             .to_string();
         let path = self.dir.join(CHECKPOINT_FILE);
-        replace(&*self.vfs, &path, note.as_bytes()).map_err(|source| {
-            let (doing, usable) = ("keep the checkpoint in", true);
-            match source.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                    LogError::Full { doing, path, source, usable }
-                }
-                _ => LogError::Io { doing, path, source, usable },
-            }
-        })?;
+        replace(&*self.vfs, &path, note.as_bytes())
+            .map_err(|source| LogError::usable("keep the checkpoint in", &path, source))?;
         self.checkpoint = Some(Arc::new(SignedCheckpoint { note, size, root }));
         events.push(StreamEvent::CheckpointSigned { size });
         Ok(())
@@ -481,6 +499,6 @@ impl StreamCore {
     fn take_log_damage(&mut self) -> Vec<StreamDamage> {
         let found = self.log.take_new_damage();
         self.damaged = self.damaged.saturating_add(u32::try_from(found.len()).unwrap_or(u32::MAX));
-        found.iter().map(|damage| StreamDamage::Log(describe(damage))).collect()
+        found.iter().map(reported).collect()
     }
 }

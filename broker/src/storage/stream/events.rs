@@ -64,6 +64,8 @@ pub enum TrimReason {
 pub enum StreamDamage {
     /// The log found this.
     Log(String),
+    /// An index file was bad and has been made again. Nothing is lost by it; the disk that did it wants to be looked at.
+    IndexRebuilt(String),
     /// A record has a whole frame that does not hold a batch.
     Record {
         /// Its offset.
@@ -80,7 +82,10 @@ pub enum StreamDamage {
 impl fmt::Display for StreamDamage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Log(text) | Self::HistoryRewritten(text) | Self::CheckpointLost(text) => f.write_str(text),
+            Self::Log(text)
+            | Self::IndexRebuilt(text)
+            | Self::HistoryRewritten(text)
+            | Self::CheckpointLost(text) => f.write_str(text),
             Self::Record { offset, reason } => write!(f, "the record at offset {offset}: {reason}"),
         }
     }

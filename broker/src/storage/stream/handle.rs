@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
@@ -23,7 +22,7 @@ use super::intake::{Intake, Queued, Undo, Wake};
 use super::paging::{Places, read_page};
 use super::producers::ProducerSnapshot;
 use super::record::{NewRecord, records_of};
-use super::settings::{Level, Retention};
+use super::settings::{Level, Retention, Snapshots};
 use super::store::{
     AppendError, Bounds, CommitObserver, ConsistencyAnswer, Fate, NewBatch, NewDeadLetter, Origin,
     SignedCheckpoint, StoreError, StoredPage, StreamEvent, StreamState, StreamStats, StreamStore, Tail,
@@ -32,7 +31,7 @@ use super::store::{
 use super::tree::NodeCache;
 use super::visible::Visible;
 use crate::locks::lock;
-use crate::storage::log::{LogReader, ReadError};
+use crate::storage::log::LogReader;
 
 /// No consumer holds anything back.
 const NO_HOLD: u64 = u64::MAX;
@@ -41,13 +40,16 @@ const NO_HOLD: u64 = u64::MAX;
 pub struct Stream {
     pub(super) id: StreamId,
     name: String,
+    snapshots: Snapshots,
     level: Mutex<Level>,
     hold: AtomicU64,
+    /// What is before this record is in a durable snapshot of the producers.
+    snapshot_record: AtomicU64,
     pub(super) reserve_bytes: u64,
     pub(super) core: Mutex<StreamCore>,
     pub(super) intake: Mutex<Intake>,
     pub(super) visible: Mutex<Visible>,
-    reader: LogReader,
+    pub(super) reader: LogReader,
     places: Mutex<Places>,
     nodes: Mutex<NodeCache>,
     pub(super) watchers: Arc<Mutex<Watchers>>,
@@ -91,8 +93,10 @@ impl Stream {
         Arc::new_cyclic(|itself| Self {
             id: options.stream_id,
             name: options.name.clone(),
+            snapshots: options.snapshots,
             level: Mutex::new(options.level),
             hold: AtomicU64::new(NO_HOLD),
+            snapshot_record: AtomicU64::new(0),
             reserve_bytes: options.reserve_bytes,
             intake: Mutex::new(Intake::new(state, bounds.end, core.end_record())),
             visible: Mutex::new(visible),
@@ -121,14 +125,32 @@ impl Stream {
         &self.name
     }
 
+    /// Whether its owner keeps snapshots of its producers.
+    #[must_use]
+    pub const fn snapshots(&self) -> Snapshots {
+        self.snapshots
+    }
+
     /// Where its slowest durable consumer stands; none when there is no such consumer.
     pub fn set_hold(&self, offset: Option<u64>) {
         self.hold.store(offset.unwrap_or(NO_HOLD), Ordering::Relaxed);
     }
 
     /// Changes what the policy says of it. May block.
+    ///
+    /// A lower level counts for what is appended from now on: what is queued keeps the one that its receipt names. A
+    /// higher one is named by receipts only when everything that was written under the lower one is as durable.
     pub fn configure(&self, retention: Retention, level: Level) {
-        lock(&self.core).configure(retention, level);
+        let raised = {
+            let mut core = lock(&self.core);
+            let before = core.options().level;
+            core.configure(retention, level);
+            let is_raised = before != level && before.stricter(level) == level;
+            if is_raised && !self.is_closed() { core.commit() } else { Ok(()) }
+        };
+        if let Err(error) = raised {
+            self.stop(&error.to_string().into());
+        }
         *lock(&self.level) = level;
         self.wake();
     }
@@ -149,31 +171,6 @@ impl Stream {
             self.stop(&reason);
             StoreError::Disk(reason.to_string())
         })
-    }
-
-    /// Where the stream stood when such a snapshot was made: the offset after its last record, and that record's digest.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the disk cannot be read.
-    pub fn place_of(&self, record: u64) -> Result<Option<(u64, [u8; 32])>, StoreError> {
-        let Some(last) = record.checked_sub(1) else { return Ok(Some((0, [0; 32]))) };
-        let fail = |error: ReadError| StoreError::Disk(error.to_string());
-        let mut end_offset = None;
-        self.reader
-            .scan(last, &mut |frame| {
-                end_offset =
-                    (frame.record == last).then(|| frame.offset.saturating_add(u64::from(frame.count)));
-                ControlFlow::Break(())
-            })
-            .map_err(fail)?;
-        let digest = self.reader.digest(last).map_err(fail)?;
-        Ok(end_offset.zip(digest))
-    }
-
-    /// The digest of a record, as far as it is known.
-    #[must_use]
-    pub fn digest_of(&self, record: u64) -> Option<[u8; 32]> {
-        self.reader.digest(record).ok().flatten()
     }
 
     /// Takes nothing more, and asks the writer to finish.
@@ -211,6 +208,14 @@ impl Stream {
 
     pub(super) fn hold(&self) -> Option<u64> {
         Some(self.hold.load(Ordering::Relaxed)).filter(|hold| *hold != NO_HOLD)
+    }
+
+    pub(super) fn snapshot_record(&self) -> u64 {
+        self.snapshot_record.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_snapshot(&self, record: u64) {
+        self.snapshot_record.fetch_max(record, Ordering::Relaxed);
     }
 
     pub(super) fn level(&self) -> Level {
@@ -313,6 +318,7 @@ impl StreamStore for Stream {
             undo: Some(Undo { sequence, accepted: Box::new(accepted) }),
             context,
             waiter,
+            level: self.level(),
         })
     }
 
@@ -337,7 +343,7 @@ impl StreamStore for Stream {
             origin: Some(Arc::new(origin)),
             now_ms,
         };
-        self.push(Queued { record, undo: None, context, waiter })
+        self.push(Queued { record, undo: None, context, waiter, level: self.level() })
     }
 
     fn again(&self, offset: u64, waiter: Arc<dyn Waiter>) -> Result<Ticket, AppendError> {
@@ -411,6 +417,7 @@ impl StreamStore for Stream {
             if self.is_closed() {
                 return Err(closed());
             }
+            core.set_snapshot_record(self.snapshot_record());
             let trimmed = core.trim(before, TrimReason::Asked, &mut events);
             lock(&self.visible).trimmed(core.bounds().first);
             trimmed
@@ -432,6 +439,10 @@ impl StreamStore for Stream {
         self.check_size(size)?;
         if old_size > size {
             return Err(StoreError::NoSuchTree { asked: old_size, size });
+        }
+        if old_size == 0 {
+            // Every tree continues the empty one: whoever begins gets the checkpoint, whatever has been damaged below.
+            return Ok(ConsistencyAnswer { prefix: Vec::new(), proof: Vec::new() });
         }
         lock(&self.nodes).consistency(&self.reader, old_size, size, self.signed_root(size))
     }

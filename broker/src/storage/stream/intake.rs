@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use sealbus_protocol::batch::accept::{Accepted, SequenceState};
 
 use super::record::NewRecord;
+use super::settings::Level;
 use super::store::{AppendError, StreamState, Ticket, Waiter};
 
 /// Bytes that may wait to be written. A disk that hangs for a second at full speed has so many; beyond that the
@@ -37,6 +38,8 @@ pub(super) struct Queued {
     pub(super) undo: Option<Undo>,
     pub(super) context: Arc<dyn Any + Send + Sync>,
     pub(super) waiter: Arc<dyn Waiter>,
+    /// What its receipt promises, whatever the stream's level is by the time it is written.
+    pub(super) level: Level,
 }
 
 /// How a sequence goes back to where it was before a batch.

@@ -25,6 +25,7 @@ pub mod store;
 mod streams;
 mod tail;
 mod tree;
+mod upkeep;
 mod verify;
 mod visible;
 mod writer;
@@ -42,8 +43,8 @@ pub use record::{
 };
 pub use retention::{Moment, SEGMENTS_PER_PASS_MAX};
 pub use settings::{
-    INTERVAL_MS_DEFAULT, Level, RESERVE_BYTES_DEFAULT, Retention, SEGMENT_BYTES_DEFAULT, StreamOptions,
-    TAIL_BYTES_DEFAULT,
+    INTERVAL_MS_DEFAULT, Level, RESERVE_BYTES_DEFAULT, Retention, SEGMENT_BYTES_DEFAULT, Snapshots,
+    StreamOptions, TAIL_BYTES_DEFAULT,
 };
 pub use streams::{Streams, StreamsParts};
 pub use verify::{

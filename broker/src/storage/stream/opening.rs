@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sealbus_protocol::tlog::limits::NOTE_BYTES_MAX;
+use sealbus_protocol::limits::NOTE_BYTES_MAX;
 use sealbus_protocol::tlog::{Checkpoint, CompactRange, Hash, SignedNote, stream_origin};
 
 use super::record::leaf_digest;
@@ -213,7 +213,8 @@ fn kept_state(state: Option<&OwnerState>, end_record: u64, damage: &mut Vec<Stre
     }
 }
 
-/// The checkpoint in the stream's directory. One that is not ours is damage, and as good as none.
+/// The checkpoint in the stream's directory. One that is not ours is damage, and as good as none. So is one that is longer
+/// than what a session can be sent.
 fn read_checkpoint(
     vfs: &dyn Vfs,
     dir: &Path,
@@ -224,7 +225,11 @@ fn read_checkpoint(
     let bytes = match vfs.read(&path, NOTE_BYTES_MAX as u64) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            let text = format!("the checkpoint has more than {NOTE_BYTES_MAX} bytes");
+            damage.push(StreamDamage::CheckpointLost(text));
+            return Ok(None);
+        }
         Err(source) => return Err(OpenError::Checkpoint { path, source }),
     };
     let opened = match &options.signer {
@@ -258,6 +263,20 @@ pub(super) fn log_options(options: &StreamOptions) -> LogOptions {
     }
 }
 
+/// What the log found, as the stream reports it.
+pub(super) fn reported(damage: &Damage) -> StreamDamage {
+    let text = describe(damage);
+    match damage {
+        Damage::Index { outcome: IndexOutcome::Rebuilt, .. } => StreamDamage::IndexRebuilt(text),
+        Damage::Index { outcome: IndexOutcome::Left | IndexOutcome::Lost, .. }
+        | Damage::Corrupt(_)
+        | Damage::Truncated(_)
+        | Damage::Missing(_)
+        | Damage::Header { .. }
+        | Damage::Watermarks => StreamDamage::Log(text),
+    }
+}
+
 /// What the log found, for people.
 pub(super) fn describe(damage: &Damage) -> String {
     let lost = |lost: &Lost| {
@@ -272,6 +291,9 @@ pub(super) fn describe(damage: &Damage) -> String {
         Damage::Header { base_offset } => format!("the header of the segment at offset {base_offset} is bad"),
         Damage::Index { base_offset, outcome: IndexOutcome::Rebuilt } => {
             format!("the index of the segment at offset {base_offset} was bad and has been made again")
+        }
+        Damage::Index { base_offset, outcome: IndexOutcome::Left } => {
+            format!("the index of the segment at offset {base_offset} is bad; the next start makes it again")
         }
         Damage::Index { base_offset, outcome: IndexOutcome::Lost } => {
             format!("the index of the segment at offset {base_offset} is lost")

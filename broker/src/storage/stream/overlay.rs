@@ -30,7 +30,7 @@ impl Overlay {
             Some(Some(file)) => Ok(Arc::clone(file)),
             Some(None) => Err(ErrorKind::NotFound.into()),
             None => {
-                let base = self.inner.open(path)?;
+                let base = self.inner.open_read(path)?;
                 let len = base.len()?;
                 let state = State { len, base_len: len, writes: Vec::new() };
                 let file = Arc::new(OverlayFile { base: Some(base), state: Mutex::new(state) });
@@ -96,6 +96,10 @@ impl Vfs for Overlay {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DataFile>> {
         self.file(path).map(|file| file as Arc<dyn DataFile>)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DataFile>> {
+        self.open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -14,6 +14,7 @@
 
 use sealbus_protocol::session::Tick;
 
+use super::producers::REMEMBERED_MS;
 use super::settings::Retention;
 use super::store::TrimReason;
 use crate::storage::log::SegmentInfo;
@@ -71,6 +72,25 @@ pub(super) enum Decision {
     Trim(u64, TrimReason),
     /// The clocks disagree.
     Jumped { clock_ms: i64, tick_ms: u64 },
+}
+
+/// How far `before` may go so that no sequence is lost that could still matter: up to the first segment that is not in
+/// the durable snapshot, unless all that it holds is too old to be asked for again. None when nothing may go. So a
+/// broker that cannot keep snapshots keeps its streams a day longer, and not for ever.
+pub(super) fn trimmable(
+    before: u64,
+    sealed: &[SegmentInfo],
+    snapshot_record: u64,
+    newest_ms: u64,
+) -> Option<u64> {
+    let old_ms = newest_ms.saturating_sub(REMEMBERED_MS);
+    let held =
+        sealed.iter().find(|segment| segment.end_record > snapshot_record && segment.last_time_ms >= old_ms);
+    match held {
+        None => Some(before),
+        // Below its end, and not at it: a segment of nothing but signs of life ends where it begins.
+        Some(held) => held.end_offset.checked_sub(1).map(|last| before.min(last)),
+    }
 }
 
 /// Remembers the pass before, and by how much the time of day has run ahead of the ticks.

@@ -41,6 +41,16 @@ impl Level {
         }
     }
 
+    /// The one of two that promises more.
+    #[must_use]
+    pub const fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Fsync, _) | (_, Self::Fsync) => Self::Fsync,
+            (Self::Interval, _) | (_, Self::Interval) => Self::Interval,
+            (Self::Memory, Self::Memory) => Self::Memory,
+        }
+    }
+
     /// The level of a receipt; none for what is not kept.
     #[must_use]
     pub const fn from_durability(durability: Durability) -> Option<Self> {
@@ -62,6 +72,16 @@ pub struct Retention {
     pub bytes: Option<u64>,
     /// Messages.
     pub messages: Option<u64>,
+}
+
+/// Whether somebody keeps where a stream's producers stand, so that trimming takes no sequence with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Snapshots {
+    /// Nobody, and trimming waits for nothing: dead letters have no sequences.
+    None,
+    /// Its owner, who says how far they are durable
+    /// ([`StreamCore::set_snapshot_record`](super::StreamCore::set_snapshot_record)).
+    Kept,
 }
 
 /// A stream, and how it is kept.
@@ -89,6 +109,8 @@ pub struct StreamOptions {
     pub signer: Option<NoteSigner>,
     /// Draws a segment's salt.
     pub salt: fn() -> u64,
+    /// Whether trimming waits for snapshots of its producers.
+    pub snapshots: Snapshots,
 }
 
 impl StreamOptions {
@@ -107,6 +129,7 @@ impl StreamOptions {
             tail_bytes: TAIL_BYTES_DEFAULT,
             signer: None,
             salt,
+            snapshots: Snapshots::None,
         }
     }
 }

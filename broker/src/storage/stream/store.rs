@@ -57,7 +57,8 @@ pub trait StreamStore: Send + Sync {
     /// Whether the stream takes batches.
     fn state(&self) -> StreamState;
 
-    /// Its level of durability, as receipts name it.
+    /// Its level of durability, as the receipt of a batch that was just appended names it. Whatever the level becomes
+    /// later, the batch is not [`Fate::Kept`] before it has reached the one that this says.
     fn durability(&self) -> Durability;
 
     /// Batches from the one that holds `from` onwards, when they are in memory. Never blocks.
@@ -396,6 +397,8 @@ pub struct StreamStats {
     pub syncs: u64,
     /// How long the last sync took.
     pub last_sync_micros: u64,
+    /// How often all of it was read since the start, to find what a disk has lost.
+    pub scrubs: u64,
     /// Batches under the newest checkpoint.
     pub checkpoint_size: u64,
     /// Its root; that of the empty tree when there is none.

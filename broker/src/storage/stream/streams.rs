@@ -67,7 +67,7 @@ impl Streams {
         Ok(Self { parts, inboxes, threads: Mutex::new(threads), open: Mutex::default() })
     }
 
-    /// Opens a stream and recovers it. Damage is reported to the observer, and is in what is returned. May block.
+    /// Opens a stream and recovers it. Damage is in what is returned, for the caller to report. May block.
     ///
     /// # Errors
     /// [`OpenError`] when the disk does not answer or the files are another stream's.
@@ -87,7 +87,6 @@ impl Streams {
         let inbox = self.inbox_of(id);
         let observer = Arc::clone(&self.parts.observer);
         let stream = Stream::new(core, opened.stopped.clone(), observer, Arc::clone(inbox));
-        stream.report(&opened.events);
         if let Err(reason) = inbox.join(&stream) {
             stream.stop(&reason);
             stream.closed();

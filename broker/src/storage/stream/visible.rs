@@ -19,6 +19,8 @@ pub(super) struct Gauges {
     pub(super) appends: u64,
     pub(super) syncs: u64,
     pub(super) last_sync_micros: u64,
+    pub(super) sealed_record: u64,
+    pub(super) scrubs: u64,
 }
 
 #[derive(Debug)]
@@ -103,7 +105,8 @@ impl Visible {
     }
 
     pub(super) fn stats(&self, state: StreamState) -> StreamStats {
-        let Gauges { bytes, segments, damaged, appends, syncs, last_sync_micros } = self.gauges;
+        let Gauges { bytes, segments, damaged, appends, syncs, last_sync_micros, sealed_record: _, scrubs } =
+            self.gauges;
         let checkpoint = self.checkpoint.as_ref();
         StreamStats {
             bounds: self.bounds(),
@@ -114,6 +117,7 @@ impl Visible {
             appends,
             syncs,
             last_sync_micros,
+            scrubs,
             checkpoint_size: checkpoint.map_or(0, |checkpoint| checkpoint.size),
             checkpoint_root: checkpoint
                 .map_or_else(sealbus_protocol::tlog::Hash::empty_root, |checkpoint| checkpoint.root),

@@ -121,9 +121,10 @@ impl Writer {
     }
 
     fn write(&mut self, pace: &mut Pace, group: Vec<Queued>) {
+        let promised = group.iter().map(|queued| queued.level).reduce(Level::stricter);
         let (records, rest): (Vec<NewRecord>, Vec<Rest>) = group
             .into_iter()
-            .map(|Queued { record, undo, context, waiter }| (record, (undo, context, waiter)))
+            .map(|Queued { record, undo, context, waiter, level: _ }| (record, (undo, context, waiter)))
             .unzip();
         let stream = Arc::clone(&pace.stream);
         if matches!(stream.state(), StreamState::Stopped(_)) {
@@ -133,7 +134,9 @@ impl Writer {
         let mut core = lock(&stream.core);
         let written = core.append_group(&records).and_then(|stored| {
             pace.appends = pace.appends.saturating_add(1);
-            match core.options().level {
+            // The policy may have changed since these were queued; their receipts have not.
+            let level = core.options().level;
+            match promised.map_or(level, |promised| promised.stricter(level)) {
                 Level::Fsync => self.sync(pace, &mut core)?,
                 Level::Interval => {
                     pace.unsynced_since.get_or_insert_with(|| self.clock.tick());
@@ -224,6 +227,13 @@ impl Writer {
     fn care(&mut self, pace: &mut Pace) {
         let stream = Arc::clone(&pace.stream);
         if matches!(stream.state(), StreamState::Stopped(_)) {
+            // Nothing is written to it any more; what its readers come across is said all the same.
+            let mut events = Vec::new();
+            let mut core = lock(&stream.core);
+            core.take_damage(&mut events);
+            pace.measure(&core);
+            drop(core);
+            stream.report(&events);
             return;
         }
         let tick = self.clock.tick();
@@ -235,6 +245,7 @@ impl Writer {
                 Some(since) if tick.since(since) >= core.options().interval_ms => self.sync(pace, &mut core),
                 Some(_) | None => Ok(()),
             };
+            core.set_snapshot_record(stream.snapshot_record());
             let done = synced.and_then(|()| core.maintain(now, stream.hold(), &mut events));
             pace.measure(&core);
             done
@@ -350,6 +361,7 @@ impl Pace {
         visible.gauges.bytes = core.bytes();
         visible.gauges.segments = u32::try_from(core.segment_count()).unwrap_or(u32::MAX);
         visible.gauges.damaged = core.damaged();
+        visible.gauges.sealed_record = core.sealed_record();
     }
 }
 

@@ -62,8 +62,7 @@ fn decode_key(record: u64, payload: &Bytes) -> Result<StoredKey, DecodeError> {
     let mut reader = Reader::new(payload);
     let kid = Kid::new(reader.array("kid")?);
     let principal = reader.text16("principal", PRINCIPAL_BYTES_MAX)?;
-    let principal =
-        Principal::parse(principal).map_err(|_| DecodeError::Value { field: "principal" })?;
+    let principal = Principal::parse(principal).map_err(|_| DecodeError::Value { field: "principal" })?;
     let bytes = payload.slice_ref(reader.rest());
     if bytes.is_empty() || bytes.len() > BINDING_BYTES_MAX {
         return Err(DecodeError::Value { field: "binding" });
@@ -120,7 +119,8 @@ impl KeyDirectory {
         let page = self.reader.read(record, 1).map_err(|error| KeyError::Read { record, error })?;
         let frame = page.frames.first().filter(|frame| frame.offset == record && frame.kind == KEY_FRAME);
         let frame = frame.ok_or(KeyError::Missing { record })?;
-        let key = decode_key(record, &frame.payload).map_err(|error| KeyError::Malformed { record, error })?;
+        let key =
+            decode_key(record, &frame.payload).map_err(|error| KeyError::Malformed { record, error })?;
         self.note(key.clone());
         Ok(Arc::new(key))
     }

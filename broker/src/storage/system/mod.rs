@@ -1,13 +1,13 @@
 //! The broker's own logs: what it must not forget besides the streams.
 
-pub mod keys;
-pub mod policies;
-pub mod producers;
 mod consumer;
 mod cursor_record;
 mod cursors;
 mod dead;
 mod frame;
+pub mod keys;
+pub mod policies;
+pub mod producers;
 mod queue;
 mod writer;
 
@@ -18,7 +18,7 @@ pub use consumer::{
 };
 pub use cursor_record::{CursorChange, CursorRecordError, KIND_CONSUMER, KIND_REMOVED, KeptConsumer};
 pub use cursors::{CursorAppendError, CursorLog, CursorsError, RecoveredCursors, RefusedRecord};
-pub use dead::{dead_letters_dir, dead_letters_id, dead_letters_name};
+pub use dead::{dead_letters_id, dead_letters_name};
 pub use frame::{Completion, SystemError, SystemFrame, SystemLog};
 pub use writer::{RecoveredSystem, SystemLogs, SystemOpenError};
 

@@ -174,21 +174,31 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// The next record.
-    pub fn take_in(&mut self, part: ProducersPart) {
+    /// The next record. Gives the stream whose snapshot is whole with it.
+    pub fn take_in(&mut self, part: ProducersPart) -> Option<StreamId> {
         let ProducersPart { stream, record, part, parts, producers } = part;
         let begun = match self.begun.remove(&stream) {
-            Some((next, of, snapshot)) if (next, of, snapshot.record) == (part, parts, record) => Some(snapshot),
+            Some((next, of, snapshot)) if (next, of, snapshot.record) == (part, parts, record) => {
+                Some(snapshot)
+            }
             // One whose writing was cut short is as good as none: the one before it stands.
             Some(_) | None => (part == 0).then(|| ProducerSnapshot { record, producers: Vec::new() }),
         };
-        let Some(mut snapshot) = begun else { return };
+        let mut snapshot = begun?;
         snapshot.producers.extend(producers);
         if part + 1 == parts {
             self.whole.insert(stream, snapshot);
+            Some(stream)
         } else {
             self.begun.insert(stream, (part + 1, parts, snapshot));
+            None
         }
+    }
+
+    /// The snapshot of a stream, which stays here.
+    #[must_use]
+    pub fn find(&self, stream: StreamId) -> Option<&ProducerSnapshot> {
+        self.whole.get(&stream)
     }
 
     /// The snapshot of a stream; an empty one when there is none.

@@ -26,10 +26,29 @@ impl Shared {
 pub(super) struct SimDataFile {
     pub(super) shared: Shared,
     pub(super) inode: Inode,
+    pub(super) access: Access,
+}
+
+/// What a handle was opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    ReadAndWrite,
+    Read,
+}
+
+impl Access {
+    /// What Linux says to a write through a handle that was opened for reading.
+    fn check_write(self) -> io::Result<()> {
+        match self {
+            Self::ReadAndWrite => Ok(()),
+            Self::Read => Err(rustix::io::Errno::BADF.into()),
+        }
+    }
 }
 
 impl DataFile for SimDataFile {
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        self.access.check_write()?;
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter()).copied().collect();
         let mut state = self.shared.lock();
         let whole = state.faults.next(Operation::Write);
@@ -56,6 +75,7 @@ impl DataFile for SimDataFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.access.check_write()?;
         let mut state = self.shared.lock();
         state.faults.next(Operation::Truncate)?;
         state.truncate(self.inode, len)

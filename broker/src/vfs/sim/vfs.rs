@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::content::{Content, ContentDigest};
 use super::crash::{CrashStates, Limits, digest};
 use super::disk::{Inode, Names, Node};
-use super::files::{Shared, SimAppendFile, SimDataFile, SimLock};
+use super::files::{Access, Shared, SimAppendFile, SimDataFile, SimLock};
 use super::state::{State, Syncs, key};
 use crate::vfs::fault::{Fault, Operation};
 use crate::vfs::replace::{check_one_directory, directory_of};
@@ -206,7 +206,7 @@ impl SimVfs {
     }
 
     fn data_file(&self, inode: Inode) -> Arc<dyn DataFile> {
-        Arc::new(SimDataFile { shared: self.shared.clone(), inode })
+        Arc::new(SimDataFile { shared: self.shared.clone(), inode, access: Access::ReadAndWrite })
     }
 }
 
@@ -297,6 +297,14 @@ impl Vfs for SimVfs {
         let inode = state.file(path)?;
         drop(state);
         Ok(self.data_file(inode))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DataFile>> {
+        let mut state = self.shared.lock();
+        state.faults.next(Operation::OpenRead)?;
+        let inode = state.file(path)?;
+        drop(state);
+        Ok(Arc::new(SimDataFile { shared: self.shared.clone(), inode, access: Access::Read }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -1,7 +1,10 @@
 //! Every single bit that turns over: nothing bad is served, what is not touched is served, and what is lost is said.
 
+use std::ops::ControlFlow;
+
 use super::*;
-use crate::storage::log::Damage;
+use crate::storage::log::{Damage, IndexOutcome};
+use crate::vfs::Operation;
 
 /// A small log with three segments, cleanly written.
 fn small() -> (SimVfs, Vec<u64>) {
@@ -182,4 +185,41 @@ fn headers_in_a_payload_are_not_taken_for_frames() {
             "{damage:?}"
         );
     }
+}
+
+/// A disk that has become read-only still gives what is on it: nothing that reads asks for the right to write.
+#[test]
+fn everything_is_read_from_a_disk_that_takes_no_writes() {
+    const EROFS: i32 = 30;
+    let (vfs, all) = small();
+    let log = open_whole(&vfs);
+    for operation in [Operation::OpenData, Operation::Create, Operation::Write, Operation::Rename] {
+        vfs.fail_from(operation, 1, EROFS);
+    }
+    let reader = log.reader();
+    assert_eq!(offsets(&read_all(&reader, 999).0), all);
+    assert!(reader.digests(0..60).unwrap().iter().all(Option::is_some));
+    assert_eq!(reader.scrub().unwrap().damage, []);
+}
+
+/// A scrub says what it found and leaves it: it is the next opening that makes an index again, and says so.
+#[test]
+fn a_scrub_stops_when_it_is_told_and_mends_nothing() {
+    let (vfs, _) = small();
+    let log = open_whole(&vfs);
+    let path = files(&vfs, ".idx")[0].clone();
+    vfs.flip_bit(&path, 100).unwrap();
+    let bad = content(&vfs, &path);
+    let mut asked = 0;
+    let report = log.reader().scrub_while(&mut || {
+        asked += 1;
+        ControlFlow::Break(())
+    });
+    assert_eq!((asked, report.unwrap().frames), (1, 0));
+    log.reader().scrub().unwrap();
+    let left = Damage::Index { base_offset: 0, outcome: IndexOutcome::Left };
+    assert_eq!((log.take_new_damage(), content(&vfs, &path) == bad), (vec![left], true));
+    drop(log);
+    let rebuilt = Damage::Index { base_offset: 0, outcome: IndexOutcome::Rebuilt };
+    assert_eq!(open(&vfs).1.damage, [rebuilt]);
 }

@@ -311,6 +311,7 @@ impl StreamStore for Shared {
             appends: records,
             syncs: 0,
             last_sync_micros: 0,
+            scrubs: 0,
             checkpoint_size: records,
             checkpoint_root: root_of(self.0.leaves()),
             state: self.state(),

@@ -2,6 +2,7 @@
 
 mod core;
 mod engines;
+mod guards;
 mod memory;
 mod threads;
 mod verify;

@@ -1,6 +1,7 @@
 //! The writer's threads: groups, levels, room on the disk, and the end.
 
 use std::any::Any;
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
 
 use sealbus_protocol::batch::accept::Durability;
@@ -13,8 +14,8 @@ use crate::storage::stream::conformance::{Author, Bell, NOW_MS};
 use crate::storage::stream::store::{
     AppendError, CommitObserver, Fate, Stored, StreamEvent, StreamState, StreamStore, Ticket, Waiter,
 };
-use crate::storage::stream::{Level, Stream, StreamOptions, Streams, StreamsParts};
-use crate::vfs::{FaultyVfs, OsVfs};
+use crate::storage::stream::{Level, Retention, Stream, StreamOptions, Streams, StreamsParts};
+use crate::vfs::{FaultyVfs, Operation, OsVfs, Vfs as _};
 
 /// Writes down what it is told, and panics when it is asked to.
 #[derive(Default)]
@@ -22,12 +23,15 @@ struct Witness {
     offsets: Mutex<Vec<u64>>,
     events: Mutex<Vec<StreamEvent>>,
     panics: Mutex<bool>,
+    /// While the test holds it the writer's thread stands still behind a commit, with no lock of the stream.
+    gate: Mutex<()>,
 }
 
 impl CommitObserver for Witness {
     fn committed(&self, _: StreamId, batches: &[(Arc<Stored>, Arc<dyn Any + Send + Sync>)]) {
         assert!(!*lock(&self.panics), "the test asked for it");
         lock(&self.offsets).extend(batches.iter().map(|(stored, _)| stored.offset));
+        drop(lock(&self.gate));
     }
 
     fn event(&self, _: StreamId, event: &StreamEvent) {
@@ -99,6 +103,37 @@ fn what_comes_during_a_sync_is_one_group() {
     assert_eq!(*lock(&witness.offsets), (0..52).collect::<Vec<u64>>(), "in order, before those who wait");
     let after = stream.stats();
     assert_eq!((after.appends - before.appends, after.syncs - before.syncs), (2, 2));
+}
+
+/// What a receipt says is what was done, also when the policy lowered the level while the batch was queued.
+#[test]
+fn a_queued_batch_becomes_as_durable_as_its_receipt_says() {
+    let Bench { disk, witness, stream, streams: _streams, _home } =
+        bench(options(), Arc::new(ManualClock::new(NOW_MS)));
+    let mut author = Author::new(1, "a", STREAM);
+    let bell = Bell::new();
+    let gate = lock(&witness.gate);
+    let first = offer(&mut author, &stream, &bell).unwrap();
+    // It is shown, and the writer stands at the gate.
+    while stream.fate(&first) != Fate::Kept {
+        std::thread::yield_now();
+    }
+    let second = offer(&mut author, &stream, &bell).unwrap();
+    assert_eq!(stream.durability(), Durability::Fsync, "its receipt says so");
+    stream.configure(Retention::default(), Level::Memory);
+    let synced = disk.synced();
+    drop(gate);
+    assert_eq!(settled(&*stream, &bell, &second), Fate::Kept);
+    assert!(
+        disk.synced() > synced && lock(&stream.core).is_synced(),
+        "it was acknowledged and is not durable"
+    );
+    let third = offer(&mut author, &stream, &bell).unwrap();
+    assert_eq!((stream.durability(), settled(&*stream, &bell, &third)), (Durability::Memory, Fate::Kept));
+    assert!(!lock(&stream.core).is_synced(), "the lower level counts by now");
+    // And the other way: no receipt names the higher level before what is there has reached it.
+    stream.configure(Retention::default(), Level::Fsync);
+    assert!(lock(&stream.core).is_synced());
 }
 
 #[test]
@@ -225,4 +260,34 @@ fn closing_writes_what_waits() {
     assert!(streams.find(STREAM).is_none());
     let (again, opened) = streams.open(options(), None).unwrap();
     assert_eq!((again.bounds().end, opened.stopped), (30, None));
+}
+
+/// A stopped stream is still read, and what its readers come across is told.
+#[test]
+fn damage_that_is_found_in_a_stopped_stream_is_said() {
+    let Bench { disk, witness, stream, streams: _streams, _home: home } =
+        bench(options(), Arc::new(ManualClock::new(NOW_MS)));
+    let mut author = Author::new(1, "a", STREAM);
+    for _ in 0..100 {
+        author.publish(&*stream, 1).unwrap();
+    }
+    disk.fail_nth(Operation::Sync, 1, 5);
+    assert!(matches!(author.publish(&*stream, 1).unwrap().1, Fate::Stopped(_)));
+    disk.heal();
+    let dir = home.path().join("streams").join(STREAM.to_string());
+    let first = dir.join(format!("{:020}-{:020}.log", 0, 0));
+    OsVfs.open(&first).unwrap().write_at(1_000, &[IoSlice::new(&[0xff; 8])]).unwrap();
+    let found =
+        || lock(&witness.events).iter().filter(|event| matches!(event, StreamEvent::Damaged(_))).count();
+    assert_eq!(found(), 0);
+    for _ in 0..3 {
+        assert_ne!(stream.read(0, 100_000).unwrap().skipped, []);
+        // The writer says it in its own time.
+        let patience = std::time::Instant::now();
+        while found() == 0 && patience.elapsed().as_secs() < 20 {
+            std::thread::yield_now();
+        }
+        assert_eq!(found(), 1, "once");
+    }
+    assert_eq!(stream.stats().damaged, 1);
 }

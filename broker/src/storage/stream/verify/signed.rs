@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use sealbus_protocol::tlog::limits::NOTE_BYTES_MAX;
+use sealbus_protocol::limits::NOTE_BYTES_MAX;
 use sealbus_protocol::tlog::{Checkpoint, CheckpointError, SignedNote, VerifierKey, stream_origin};
 
 use super::question::VerifyOptions;
@@ -37,6 +37,9 @@ pub(super) fn read_checkpoint(
     let bytes = match vfs.read(&path, NOTE_BYTES_MAX as u64) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Signed::Missing),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            return Ok(Signed::Refused(format!("the checkpoint has more than {NOTE_BYTES_MAX} bytes")));
+        }
         Err(source) => return Err(VerifyError::Directory { path, source }),
     };
     let opened = match verifier {
