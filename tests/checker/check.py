@@ -14,7 +14,8 @@ named by its producer, its topic, and its number `n` among the producer's on tha
     sent          producer, topic, n, sha256, bytes                       before it is published
     acknowledged  producer, topic, n, stream, offset, level               its answer: one of these three
     failed        producer, topic, n, why                                 known not to have been accepted
-    indeterminate producer, topic, n, why                                 may have been accepted or not
+    indeterminate producer, topic, n, asked, why                          may have been accepted or not; `asked`: its own
+                                                                          answer said so, not that of one before it
     live          message, stream, offset, sha256                         a live subscriber got it
     replay        pass, stream, from, whole                               before a replay is asked for
     replay-began  pass, first, end                                        where it begins, where the stream ended then
@@ -47,6 +48,7 @@ INVARIANTS = {
     "I5": "no message is kept twice",
     "I6": "what was refused is not kept",
     "I7": "retention leaves what it must leave",
+    "L1": "every message gets its answer, however often the broker is killed",
     "C1": "what was acknowledged durably is not delivered again",
     "C2": "a consumer's position passes nothing that it did not acknowledge",
     "P1": "no producer is forgotten",
@@ -155,6 +157,7 @@ class Checker:
         message = self.find(entry)
         if message is None:
             return self.fail("H", f"{name(entry)} was answered and never sent")
+        self.checked["L1"] += 1
         if message[4] != WAITING:
             self.fail("H", f"{name(entry)} was answered twice")
         message[4] = fate
@@ -178,6 +181,8 @@ class Checker:
 
     def handle_indeterminate(self, entry):
         self.answered(entry, INDETERMINATE)
+        if entry["asked"]:
+            self.fail("L1", f"{name(entry)}: {entry['why']}")
 
     def find(self, entry):
         line = self.lines.get((entry["producer"], entry["topic"]))

@@ -8,7 +8,8 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sealbus_protocol::frame::{
-    Hello, IncarnationState, Limits, Narrowed, RequestId, Subscribe, SubscriptionId, Welcome,
+    Consume, Hello, IncarnationState, Limits, Narrowed, Replay, RequestId, StreamStart, Subscribe,
+    SubscriptionId, Welcome,
 };
 use sealbus_protocol::identity::{PrincipalSource, principal_of};
 use sealbus_protocol::ids::{PolicyHash, StreamId};
@@ -177,6 +178,26 @@ impl EvilSession {
                 other => panic!("the client says {other:?} in place of SUBSCRIBE"),
             }
         }
+    }
+
+    /// Grants the next replay or durable consumer, and says that it begins there.
+    pub async fn began(&mut self, start: StreamStart) -> SubscriptionId {
+        loop {
+            let event = self.next().await.expect("the client reads a stream");
+            if let BrokerEvent::Replay(Replay { request, subscription, .. })
+            | BrokerEvent::Consume(Consume { request, subscription, .. }) = event
+            {
+                self.session.ready(request, subscription, Narrowed::No, 1, Some(start));
+                self.flush().await.expect("the client listens");
+                return subscription;
+            }
+        }
+    }
+
+    /// Says whatever protocol's half can say.
+    pub async fn say(&mut self, say: impl FnOnce(&mut BrokerSession)) {
+        say(&mut self.session);
+        let _ = self.flush().await;
     }
 
     async fn ready(&mut self, request: RequestId, subscription: SubscriptionId) {

@@ -2,7 +2,7 @@
 
 use std::io::{BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -197,6 +197,38 @@ impl BrokerProcess {
         command.arg("-c").arg(format!("ulimit -n {descriptors_max} && exec \"$0\" serve --config \"$1\""));
         command.arg(program).arg(config).stdin(Stdio::null());
         Self::of(Process::start("the broker", &mut command)).await
+    }
+
+    /// The same, with a disk of its own below `folder`, of so many mebibytes. None where the system does not let us mount
+    /// one. It is seen by the broker alone, and by whoever looks through [`BrokerProcess::disk`].
+    pub async fn start_with_disk(
+        program: &Path,
+        config: &Path,
+        folder: &Path,
+        mebibytes: u32,
+    ) -> Option<Self> {
+        let mount = format!("mount -t tmpfs -o size={mebibytes}m,mode=0700 tmpfs \"$1\"");
+        let unshared = |script: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(folder);
+            command.stdin(Stdio::null());
+            command
+        };
+        std::fs::create_dir_all(folder).expect("the folder can be made");
+        let tried = unshared(&mount).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !tried.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let mut command = unshared(&format!("{mount} && exec \"$2\" serve --config \"$3\""));
+        command.arg(program).arg(config);
+        Some(Self::of(Process::start("the broker", &mut command)).await)
+    }
+
+    /// Where others see a folder as the broker sees it.
+    #[must_use]
+    pub fn disk(&self, folder: &Path) -> PathBuf {
+        let below = folder.strip_prefix("/").expect("folders of tests are absolute");
+        PathBuf::from(format!("/proc/{}/root", self.child.id())).join(below)
     }
 
     /// Tries to start a broker that must refuse; returns what it said.

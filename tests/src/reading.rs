@@ -56,7 +56,9 @@ pub fn numbered(numbers: Range<u64>) -> Vec<(u64, String)> {
 /// A checkpoint of a stream that holds at least so many batches.
 pub async fn checkpoint_of(bus: &Bus, stream: &str, batches_min: u64) -> Checkpoint {
     eventually_async("a checkpoint", async || {
-        bus.checkpoint(stream).await.ok().filter(|checkpoint| checkpoint.size() >= batches_min)
+        let found = bus.checkpoint(stream).await;
+        if let Err(error) = &found { eprintln!("DBG {error}"); }
+        found.ok().filter(|checkpoint| checkpoint.size() >= batches_min)
     })
     .await
 }

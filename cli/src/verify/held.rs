@@ -45,6 +45,10 @@ impl Vfs for HeldCheckpoint {
         self.inner.open(path)
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DataFile>> {
+        self.inner.open_read(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.rename(from, to)
     }

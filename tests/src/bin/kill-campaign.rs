@@ -64,7 +64,10 @@ fn campaign(arguments: &Arguments) -> ExitCode {
     let program = std::env::current_exe().expect("a program knows where it is");
     let is_kept = folder.is_some();
     let folder = folder.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("kill-campaign-{seed}")));
-    std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    if let Err(error) = std::fs::create_dir_all(&folder) {
+        eprintln!("{} cannot be made: {error}", folder.display());
+        return ExitCode::from(2);
+    }
     eprintln!("{kills} kills with the seed {seed}; history and logs are in {}", folder.display());
     let options = Options { kills: *kills, seed: *seed, program, folder: folder.clone() };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");

@@ -6,10 +6,12 @@
 //!   life 2                     '-- one of those states: producers send again what is lost, steps ... every moment
 //! ```
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sealbus_broker::storage::stream::Level;
-use sealbus_broker::vfs::{Limits, SimVfs};
+use sealbus_broker::vfs::{Limits, SimVfs, Vfs};
 
 use super::author::POLICY_VERSION;
 use super::place::Plan;
@@ -55,10 +57,10 @@ impl Crashes {
     pub fn run(&self, tally: &Tally) -> Report {
         let since = Instant::now();
         let mut seed = self.seed;
-        while tally.all_states() < self.states {
+        while tally.states() < self.states {
             self.script(seed, tally);
             seed = seed.wrapping_add(1);
-            if self.disk != Disk::Honest && tally.violations() > 0 {
+            if self.disk != Disk::Honest && tally.losses() > 0 {
                 break;
             }
         }
@@ -88,6 +90,7 @@ impl Crashes {
             for wrong in &lived.wrong {
                 tally.violation(format!("seed {seed}, life {life}: {wrong}"));
             }
+            tally.did(&lived.done);
             let policy_version = POLICY_VERSION + 1_000_000;
             let run = Run {
                 sim: &sim,
@@ -102,7 +105,7 @@ impl Crashes {
                 Some(states) => Limits::sampled(states, life_seed),
             };
             run.lose_power(Depth { limits, threads: self.threads, states_max: self.states }, tally);
-            if tally.all_states() >= self.states || tally.violations() > 0 {
+            if tally.states() >= self.states || tally.violations() > 0 {
                 return;
             }
             let mut random = Random::new(life_seed);
@@ -110,7 +113,7 @@ impl Crashes {
             let moment = random.between(operations as u64 / 2, operations as u64) as usize;
             let nth = random.between(0, 40) as usize;
             let Some((_, next)) = sim.crash_states(moment, limits).take(nth + 1).last() else { return };
-            rest = Rest { wrong: Vec::new(), ..lived };
+            rest = Rest { wrong: Vec::new(), done: BTreeMap::new(), ..lived };
             sim = next;
             before = Before::PowerLoss;
         }
@@ -147,8 +150,8 @@ impl Crashes {
 
 fn open(sim: &SimVfs, plan: (Plan, u64), rest: Rest, before: Before) -> Result<Rig, Rest> {
     let counted = sim.clone();
-    let vfs = std::sync::Arc::new(sim.clone());
-    Rig::open(vfs, move || counted.operations(), plan, rest, before).map_err(|failed| {
+    let vfs: Arc<dyn Vfs> = Arc::new(sim.clone());
+    Rig::open(&vfs, move || counted.operations(), plan, rest, before).map_err(|failed| {
         let (refused, mut rest) = *failed;
         rest.wrong.push(format!("on a disk without faults: {refused}"));
         rest

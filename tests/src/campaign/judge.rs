@@ -127,8 +127,16 @@ impl<'a> Judge<'a> {
         }
         self.tree(number, history, seen, operations, wrong);
         let windows = windows_of(self.identities, kept);
-        if windows != seen.windows {
-            wrong(format!("I5: producers stand at {:?}, not at {windows:?}", seen.windows));
+        for (whose, expected) in &windows {
+            let found = seen.windows.get(whose);
+            if found != Some(expected) {
+                let ends = |window: &Vec<Remembered>| window.last().map(|(_, next_seq, ..)| *next_seq);
+                let (found, expected) = (found.map(ends), ends(expected));
+                wrong(format!("I5: producer {} stands at {found:?}, not at {expected:?}", whose.0));
+            }
+        }
+        if let Some(unknown) = seen.windows.keys().find(|whose| !windows.contains_key(*whose)) {
+            wrong(format!("I5: a producer {} is known that has published nothing", unknown.0));
         }
     }
 

@@ -15,7 +15,9 @@
 //! was handed over.
 
 pub mod author;
+pub mod corruption;
 pub mod crash;
+pub mod faults;
 pub mod history;
 pub mod judge;
 pub mod place;
@@ -24,3 +26,4 @@ pub mod report;
 pub mod rig;
 pub mod seen;
 pub mod states;
+pub mod subject;

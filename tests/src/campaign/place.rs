@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use sealbus_broker::storage::log::LogOptions;
-use sealbus_broker::storage::stream::{Level, Retention, StreamOptions};
+use sealbus_broker::storage::stream::{Level, Retention, Snapshots, StreamOptions};
 use sealbus_broker::storage::system::SystemLog;
 use sealbus_protocol::ids::StreamId;
 use sealbus_protocol::tlog::{LogKey, NoteSigner, stream_origin};
@@ -34,7 +34,7 @@ impl Plan {
     pub const SMALL: Self = Self {
         segment_bytes: 8 * 1_024,
         levels: [Level::Fsync, Level::Fsync],
-        keep_messages: Some(250),
+        keep_messages: Some(60),
     };
 
     /// How a stream is opened.
@@ -48,6 +48,7 @@ impl Plan {
             segment_bytes: self.segment_bytes,
             signer: Some(signer(stream)),
             reserve_bytes: 0,
+            snapshots: Snapshots::Kept,
             ..StreamOptions::new(BUS, id, "campaign", salt)
         }
     }

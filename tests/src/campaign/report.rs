@@ -33,16 +33,18 @@ impl Report {
         Self {
             test,
             seed,
-            n: tally.all_states() as u64,
+            n: tally.states() as u64,
             violations: tally.violations() as u64,
             wall_s: since.elapsed().as_secs_f64(),
-            more: vec![
-                ("states", count(&tally.states)),
+            more: [
                 ("states_within_recoveries", count(&tally.nested)),
                 ("moments", count(&tally.moments)),
                 ("recoveries", count(&tally.recoveries)),
                 ("slowest_recovery_us", tally.slowest_us.load(Ordering::Relaxed)),
-            ],
+            ]
+            .into_iter()
+            .chain(tally.done())
+            .collect(),
             examples: tally.examples(),
         }
     }

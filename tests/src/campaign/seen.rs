@@ -212,6 +212,9 @@ impl StreamPlace<'_> {
                 Some((opened.size(), *opened.root().as_bytes()))
             }
         };
+        // What reading came across.
+        let found = core.reader().take_new_damage();
+        seen.damage.extend(found.iter().map(|damage| format!("{damage:?}")));
         let known = core.producers().map_err(|error| format!("its producers: {error}"))?;
         for producer in known.producers {
             for (topic, state) in producer.topics {

@@ -3,9 +3,10 @@
 //! Most states of a script differ from the one before in one log only. What was found of a directory is kept for as long
 //! as its content does not change, so that a state costs the recovery of what is new in it; every state is judged whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -57,15 +58,35 @@ pub struct Tally {
     pub moments: AtomicUsize,
     /// Sentences about what was wrong.
     pub violations: AtomicUsize,
+    /// Those of them that say that something acknowledged is lost.
+    pub losses: AtomicUsize,
     /// The longest recovery, microseconds.
     pub slowest_us: AtomicU64,
     examples: Mutex<Vec<String>>,
+    done: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Tally {
+    /// What scripts did, by name.
+    pub fn did(&self, done: &BTreeMap<&'static str, u64>) {
+        let mut all = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, times) in done {
+            *all.entry(name).or_default() += times;
+        }
+    }
+
+    /// What the scripts did, by name.
+    #[must_use]
+    pub fn done(&self) -> BTreeMap<&'static str, u64> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Something is wrong.
     pub fn violation(&self, text: String) {
         self.violations.fetch_add(1, Ordering::Relaxed);
+        if text.contains("I1:") {
+            self.losses.fetch_add(1, Ordering::Relaxed);
+        }
         let mut examples = self.examples.lock().unwrap_or_else(PoisonError::into_inner);
         if examples.len() < EXAMPLES_MAX {
             examples.push(text);
@@ -84,10 +105,16 @@ impl Tally {
         self.violations.load(Ordering::Relaxed)
     }
 
-    /// States so far, those within recoveries among them.
+    /// States so far, without those within recoveries.
     #[must_use]
-    pub fn all_states(&self) -> usize {
-        self.states.load(Ordering::Relaxed) + self.nested.load(Ordering::Relaxed)
+    pub fn states(&self) -> usize {
+        self.states.load(Ordering::Relaxed)
+    }
+
+    /// How many violations are of what was acknowledged and is lost.
+    #[must_use]
+    pub fn losses(&self) -> usize {
+        self.losses.load(Ordering::Relaxed)
     }
 
     fn took(&self, since: Instant, what: &str) {
@@ -100,6 +127,7 @@ impl Tally {
 }
 
 /// A disk with its history, ready to lose power at any moment.
+#[derive(Clone, Copy)]
 pub struct Run<'a> {
     /// The disk.
     pub sim: &'a SimVfs,
@@ -129,9 +157,14 @@ pub struct Depth {
 impl Run<'_> {
     /// Loses power at every moment, in every way within the limits.
     pub fn lose_power(&self, depth: Depth, tally: &Tally) {
-        let last = self.sim.operations();
+        self.lose_power_within(0..=self.sim.operations(), depth, tally);
+    }
+
+    /// Loses power at these moments, in every way within the limits.
+    pub fn lose_power_within(&self, moments: RangeInclusive<usize>, depth: Depth, tally: &Tally) {
+        let (first, last) = moments.into_inner();
         let judge = Judge::new(self.history, self.identities);
-        let next = AtomicUsize::new(0);
+        let next = AtomicUsize::new(first);
         thread::scope(|scope| {
             for _ in 0..depth.threads.max(1) {
                 scope.spawn(|| {
@@ -142,7 +175,7 @@ impl Run<'_> {
                             return;
                         }
                         for moment in from..=last.min(from + MOMENTS_AT_A_TIME - 1) {
-                            if tally.all_states() >= depth.states_max {
+                            if tally.states() >= depth.states_max {
                                 return;
                             }
                             self.moment(moment, depth.limits, &judge, &mut finder, tally);

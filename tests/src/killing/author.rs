@@ -174,7 +174,7 @@ async fn send(history: &History, work: Work) {
                     if let Some(failed) = drafts.get(index) {
                         answered(history, &failed.name, Err(error));
                     }
-                    drafts.iter().skip(index + 1).for_each(|draft| history.unanswered(&draft.name));
+                    drafts.iter().skip(index + 1).for_each(|draft| history.not_asked(&draft.name));
                     accepted
                 }
             };

@@ -147,7 +147,7 @@ async fn calm_down(ground: &Ground, nemesis: &mut Nemesis, cast: Cast) -> Passes
         .await
         .expect("producers get their answers when nobody kills the broker");
     let worked_off = async {
-        while !nemesis.positions().await.is_some_and(|(position, end)| position == end) {
+        while nemesis.positions().await.is_none_or(|(position, end)| position != end) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

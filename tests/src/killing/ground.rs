@@ -19,7 +19,7 @@ pub(super) const PRODUCERS: u64 = 8;
 pub(super) const STORAGE: &str = "segment_bytes = \"64KiB\"";
 
 /// How long a message may wait for its answer: longer than a broker is ever away.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Clients come back at once, as impatient ones would.
 const RECONNECT: Reconnect =
@@ -65,7 +65,7 @@ pub(super) const STREAMS: [KeptStream; 3] = [
         name: "recent",
         id: "0a000000000000000000000000000003",
         durability: "memory",
-        retained: Some(2_000),
+        retained: Some(300),
         topics: &["recent/news"],
         weight: 2,
     },

@@ -85,16 +85,16 @@ impl History {
             Err(error) => (Fate::of(error), error.to_string()),
         };
         let op = match fate {
-            Fate::Failed => "failed",
-            Fate::Indeterminate => "indeterminate",
+            Fate::Failed => "\"op\":\"failed\"",
+            Fate::Indeterminate => "\"op\":\"indeterminate\",\"asked\":true",
         };
         let why = Value::from(why);
-        self.write(format_args!("\"op\":\"{op}\",{},\"why\":{why}", Named(name)));
+        self.write(format_args!("{op},{},\"why\":{why}", Named(name)));
     }
 
-    /// Nobody asked for its answer any more.
-    pub(super) fn unanswered(&self, name: &Name) {
-        self.write(format_args!("\"op\":\"indeterminate\",{},\"why\":\"not asked\"", Named(name)));
+    /// Its answer was not asked for any more, because of another message's.
+    pub(super) fn not_asked(&self, name: &Name) {
+        self.write(format_args!("\"op\":\"indeterminate\",\"asked\":false,{},\"why\":\"\"", Named(name)));
     }
 
     fn acknowledged(&self, name: &Name, receipt: &Receipt) {
