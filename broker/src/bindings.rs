@@ -45,12 +45,7 @@ impl Binding {
     /// One that binds nothing, for tests that do not look inside.
     pub(crate) fn testing(principal: &Principal) -> Arc<Self> {
         let (kid, bytes) = (Kid::new([1; 32]), Bytes::from_static(b"binding"));
-        Arc::new(Self {
-            kid,
-            principal: principal.clone(),
-            bytes,
-            is_revoked: AtomicBool::new(false),
-        })
+        Arc::new(Self { kid, principal: principal.clone(), bytes, is_revoked: AtomicBool::new(false) })
     }
 }
 
@@ -89,8 +84,7 @@ impl Bindings {
         self.make_room(principal);
         let used = self.stamp();
         let (principal_of, is_revoked) = (principal.clone(), AtomicBool::new(false));
-        let binding =
-            Arc::new(Binding { kid, principal: principal_of, bytes: bytes.clone(), is_revoked });
+        let binding = Arc::new(Binding { kid, principal: principal_of, bytes: bytes.clone(), is_revoked });
         self.known.insert(kid, Known { binding: Arc::clone(&binding), used });
         self.used.insert(used, kid);
         *self.per_principal.entry(principal.clone()).or_default() += 1;

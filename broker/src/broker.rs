@@ -87,8 +87,7 @@ impl Broker {
         let lock = vfs.lock(&lock_path).map_err(|error| StartError::Lock { path: lock_path, error })?;
 
         let now_ms = clock.now_ms();
-        let policy =
-            policy::load_for(&*vfs, &config, 1, now_ms).map_err(StartError::Policy)?;
+        let policy = policy::load_for(&*vfs, &config, 1, now_ms).map_err(StartError::Policy)?;
         let load = |listener| {
             tls::load(&*vfs, listener, Arc::clone(&clock))
                 .map_err(|error| StartError::Tls { listener: listener.address, error: Box::new(error) })

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sealbus_protocol::identity::Principal;
@@ -50,6 +51,8 @@ const _: () = assert!(SESSIONS_MAX as u64 * 1_000 / ACTS_PER_SECOND < PING_AFTER
 #[derive(Debug, Default)]
 pub(crate) struct Quotas {
     accounts: Mutex<Accounts>,
+    /// Subscriptions of all principals: live ones, replays and members of consumers.
+    subscriptions: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +67,7 @@ struct Accounts {
 #[derive(Debug, Default)]
 struct Account {
     usage: Mutex<Usage>,
+    subscriptions_of_all: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +106,7 @@ impl Quotas {
     /// A place for a session of the principal, whose beginning is paid with this.
     pub(crate) fn admit_at(&self, principal: &Principal, now: Tick) -> Result<SessionPlace, NoSession> {
         let mut accounts = lock(&self.accounts);
-        let account = accounts.find_at(principal, now);
+        let account = accounts.find_at(principal, now, &self.subscriptions);
         let mut usage = lock(&account.usage);
         if usage.sessions >= SESSIONS_MAX {
             return Err(NoSession::TooMany(usage.sessions));
@@ -115,10 +119,15 @@ impl Quotas {
         drop(usage);
         Ok(SessionPlace { account })
     }
+
+    /// Subscriptions that there are.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
 }
 
 impl Accounts {
-    fn find_at(&mut self, principal: &Principal, now: Tick) -> Arc<Account> {
+    fn find_at(&mut self, principal: &Principal, now: Tick, of_all: &Arc<AtomicUsize>) -> Arc<Account> {
         if let Some(account) = self.of.get(principal) {
             return Arc::clone(account);
         }
@@ -130,7 +139,11 @@ impl Accounts {
             });
             self.sweep_at = self.of.len().saturating_mul(2);
         }
-        Arc::clone(self.of.entry(principal.clone()).or_default())
+        let new = || {
+            let subscriptions_of_all = Arc::clone(of_all);
+            Arc::new(Account { usage: Mutex::default(), subscriptions_of_all })
+        };
+        Arc::clone(self.of.entry(principal.clone()).or_insert_with(new))
     }
 }
 
@@ -148,6 +161,7 @@ impl SessionPlace {
             return Err(TooManySubscriptions(usage.subscriptions));
         }
         usage.subscriptions = usage.subscriptions.saturating_add(1);
+        self.account.subscriptions_of_all.fetch_add(1, Ordering::Relaxed);
         Ok(SubscriptionPlace { account: Arc::clone(&self.account) })
     }
 }
@@ -163,6 +177,7 @@ impl Drop for SubscriptionPlace {
     fn drop(&mut self) {
         let mut usage = lock(&self.account.usage);
         usage.subscriptions = usage.subscriptions.saturating_sub(1);
+        self.account.subscriptions_of_all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

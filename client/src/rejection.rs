@@ -70,7 +70,7 @@ pub enum Missing {
     Trimmed,
     /// The broker has found them damaged on its disk.
     Damaged,
-    /// The right to read them was withdrawn while they were being read.
+    /// A right was withdrawn: this reader's, while it was reading, or their producer's, before they were stored.
     Withdrawn,
     /// The broker went on behind them and said nothing.
     Unexplained,
@@ -104,7 +104,7 @@ impl fmt::Display for Missing {
         f.write_str(match self {
             Self::Trimmed => "retention has removed them",
             Self::Damaged => "they are damaged on the broker's disk",
-            Self::Withdrawn => "the right to read them was withdrawn",
+            Self::Withdrawn => "a right was withdrawn: to read them, or of who published them",
             Self::Unexplained => "the broker went on behind them without a word",
         })
     }

@@ -455,6 +455,8 @@ class Checker:
                 self.fail("H", f"{stream.name} has no messages")
             if stream.retained is not None:
                 self.checked["I7"] += 1
+                if stream.trimmed_max == 0:
+                    self.fail("H", f"{stream.name} was never trimmed")
                 if stream.trimmed_max > max(0, stream.end_max - stream.retained):
                     what = f"{stream.trimmed_max} of {stream.end_max} offsets"
                     self.fail("I7", f"{what} of {stream.name} are trimmed, {stream.retained} must stay")

@@ -193,7 +193,8 @@ impl TestBus {
             )
             .expect("a string takes everything");
         }
-        write!(text, "\n[storage]\nlog_key = \"log.key\"\n{}\n", self.storage).expect("a string takes everything");
+        write!(text, "\n[storage]\nlog_key = \"log.key\"\n{}\n", self.storage)
+            .expect("a string takes everything");
         text.push_str(&self.settings);
         self.write("sealbus.toml", &text);
     }
@@ -335,7 +336,9 @@ pub fn stream(name: &str, id: &str, filter: &str, settings: &str) -> String {
 #[must_use]
 pub fn allow_stream(id: &str, who: &str, verbs: &str, stream: &str) -> String {
     let who = if who.contains(':') { who.to_owned() } else { spiffe(who) };
-    format!("\n[[allow]]\nid = \"{id}\"\nwho = [\"{who}\"]\nverbs = [\"{verbs}\"]\nstreams = [\"{stream}\"]\n")
+    format!(
+        "\n[[allow]]\nid = \"{id}\"\nwho = [\"{who}\"]\nverbs = [\"{verbs}\"]\nstreams = [\"{stream}\"]\n"
+    )
 }
 
 fn rule(kind: &str, id: &str, who: &str, verb: &str, topic: &str) -> String {

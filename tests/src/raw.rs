@@ -11,8 +11,8 @@ use rustls::client::Resumption;
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use sealbus_protocol::frame::{
-    Ack, AdminResult, Alias, CheckpointReply, ConsumerKey, ConsumerSettings, Hello, Opened, Operation, Outcome, Ready,
-    Refused, SettleItem, Start, SubscriptionId, Sync, Until, Welcome,
+    Ack, AdminResult, Alias, CheckpointReply, ConsumerKey, ConsumerSettings, Hello, Opened, Operation,
+    Outcome, Ready, Refused, SettleItem, Start, SubscriptionId, Sync, Until, Welcome,
 };
 use sealbus_protocol::policy::Name;
 use sealbus_protocol::proof::{self, EXPORTER_LABEL, EXPORTER_LEN, Exporter};

@@ -57,7 +57,6 @@ pub fn numbered(numbers: Range<u64>) -> Vec<(u64, String)> {
 pub async fn checkpoint_of(bus: &Bus, stream: &str, batches_min: u64) -> Checkpoint {
     eventually_async("a checkpoint", async || {
         let found = bus.checkpoint(stream).await;
-        if let Err(error) = &found { eprintln!("DBG {error}"); }
         found.ok().filter(|checkpoint| checkpoint.size() >= batches_min)
     })
     .await

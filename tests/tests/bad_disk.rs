@@ -130,7 +130,10 @@ async fn a_sync_that_fails_stops_the_stream_and_nothing_else() {
     let again = member.publish("orders/us", b"x").await.expect_err("it is never tried again");
     assert_eq!(again.code(), Code::Internal, "{again}");
     assert_eq!(on.health().await, StreamHealth::Stopped);
-    on.bus.audit().await_line("the stop", |line| event(line) == "stream-stopped" && mentions(line, "orders")).await;
+    on.bus
+        .audit()
+        .await_line("the stop", |line| event(line) == "stream-stopped" && mentions(line, "orders"))
+        .await;
     assert_eq!(replayed(&shop, "orders").await, numbered(0..10), "readers go on");
     assert_eq!(publish(&shop, "bills/eu", 0..3).await, [0, 1, 2], "and so does the other stream");
     let OnBadDisk { bus, broker, .. } = on;
@@ -159,7 +162,8 @@ async fn a_write_that_meets_a_full_disk_is_refused_and_the_stream_goes_on_when_t
         on.disk.set_free_bytes(0);
         on.disk.fail_from(operation, 1, ENOSPC);
         let batch = member.producer.batch_in(opened.stream, "orders/us", &[b"10"]);
-        let refusal = member.session.publish_for_ack(opened.alias, batch.clone()).await.expect_err("it is full");
+        let refusal =
+            member.session.publish_for_ack(opened.alias, batch.clone()).await.expect_err("it is full");
         assert_eq!(refusal.code(), Code::StorageFull, "{refusal}");
         assert_eq!(on.health().await, StreamHealth::Full);
         on.bus.audit().await_line("it is full", |line| event(line) == "stream-full").await;
@@ -190,7 +194,8 @@ async fn a_client_waits_until_there_is_room() {
     let publisher = shop.publisher("orders/eu").await.expect("the topic opens");
     let mut pending = Vec::new();
     for number in 3..30_u64 {
-        pending.push(publisher.enqueue_when_ready(number.to_string()).await.expect("there is room in memory"));
+        pending
+            .push(publisher.enqueue_when_ready(number.to_string()).await.expect("there is room in memory"));
     }
     eventually_async("it is full", async || (on.health().await == StreamHealth::Full).then_some(())).await;
     on.disk.heal();

@@ -85,7 +85,12 @@ async fn members_share_the_work_and_each_record_goes_to_one() {
         message.ack().await.expect("it is queued");
     }
     assert!(seen[0].is_disjoint(&seen[1]), "each record to one member");
-    assert!(seen.iter().all(|seen| seen.len() >= 20), "both have their share: {} and {}", seen[0].len(), seen[1].len());
+    assert!(
+        seen.iter().all(|seen| seen.len() >= 20),
+        "both have their share: {} and {}",
+        seen[0].len(),
+        seen[1].len()
+    );
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let info = shown(&operator, |info| info.position == 100).await;
     assert_eq!((info.members, info.unacknowledged, info.lag, info.acknowledged), (2, 0, 0, 100));
@@ -177,7 +182,9 @@ async fn what_is_delivered_too_often_becomes_a_dead_letter_that_still_proves_its
     let shop = bus.connect(broker.address(), "shop").await;
     // Of one batch only a record in its middle is given up.
     let publisher = shop.publisher("orders/eu").await.expect("the topic opens");
-    within("publishing", publisher.publish_all((0..20).map(|number: u64| number.to_string()))).await.expect("kept");
+    within("publishing", publisher.publish_all((0..20).map(|number: u64| number.to_string())))
+        .await
+        .expect("kept");
     let billing = bus.connect(broker.address(), "billing").await;
     let mut consumer = member(&billing).max_deliver(3).await.expect("it may");
     let mut settled = BTreeSet::new();
@@ -246,7 +253,11 @@ async fn next_delivered(member: &mut Member) -> u64 {
 
 async fn settle(member: &mut Member, subscription: SubscriptionId, offset: u64, count: u32) {
     let item = SettleItem { offset, count: many(count), settlement: Settlement::Ack };
-    member.session.session.settle(subscription, vec![item], sealbus_protocol::frame::Sync::No).expect("few are open");
+    member
+        .session
+        .session
+        .settle(subscription, vec![item], sealbus_protocol::frame::Sync::No)
+        .expect("few are open");
     member.session.flush().await.expect("the broker reads");
 }
 
@@ -255,7 +266,8 @@ async fn the_settings_of_a_consumer_are_those_that_it_was_created_with() {
     let bus = TestBus::new();
     let mut broker = serve(&bus).await;
     let billing = bus.connect(broker.address(), "billing").await;
-    let create = || billing.consume("orders", "billing").filter("orders/eu/#").ack_wait(Duration::from_secs(7));
+    let create =
+        || billing.consume("orders", "billing").filter("orders/eu/#").ack_wait(Duration::from_secs(7));
     drop(create().await.expect("it is created"));
     for _ in 0..2 {
         for (other, asked) in [
@@ -270,9 +282,11 @@ async fn the_settings_of_a_consumer_are_those_that_it_was_created_with() {
             assert_eq!(error.code(), Some(Code::Conflict), "{other}: {error}");
         }
         drop(within("joining", create().start()).await.expect("as it was created"));
-        drop(within("joining", billing.consume("orders", "billing").filter("orders/eu/#").start()).await.expect(
-            "what is left out is as it is",
-        ));
+        drop(
+            within("joining", billing.consume("orders", "billing").filter("orders/eu/#").start())
+                .await
+                .expect("what is left out is as it is"),
+        );
         broker.kill();
         broker = bus.serve(sealbus_program!()).await;
     }
@@ -311,7 +325,11 @@ async fn what_was_acknowledged_durably_stays_so_when_the_broker_is_killed() {
         let mut consumer = member(&billing).await.expect("it may");
         for step in 0..10 {
             let message = next_consumed(&mut consumer).await;
-            assert!(left.contains(&offset(&message)), "round {round}: {} was acknowledged durably", offset(&message));
+            assert!(
+                left.contains(&offset(&message)),
+                "round {round}: {} was acknowledged durably",
+                offset(&message)
+            );
             // Every other one: holes must survive too.
             if step % 2 == 0 {
                 message.ack_sync().await.expect("it is durable");
@@ -377,14 +395,16 @@ async fn offsets_at_the_edges_of_their_numbers_hurt_nobody() {
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..5).await;
     let mut billing = Member::open(&bus, broker.address(), "billing").await;
-    let joined = billing.session.consume(("orders", "billing"), ConsumerSettings::default(), None, CREDIT).await;
+    let joined =
+        billing.session.consume(("orders", "billing"), ConsumerSettings::default(), None, CREDIT).await;
     let subscription = joined.expect("it may").subscription;
     for expected in 0..5 {
         assert_eq!(next_delivered(&mut billing).await, expected);
     }
     let item = |offset, count, settlement| SettleItem { offset, count: many(count), settlement };
     let mut items = Vec::new();
-    let edges = [(5, 1), (5, u32::MAX), (1 << 32, 2), (u64::MAX - 1, 1), (u64::MAX - u64::from(u32::MAX), u32::MAX)];
+    let edges =
+        [(5, 1), (5, u32::MAX), (1 << 32, 2), (u64::MAX - 1, 1), (u64::MAX - u64::from(u32::MAX), u32::MAX)];
     for (offset, count) in edges {
         for _ in 0..2 {
             items.push(item(offset, count, Settlement::Ack));
@@ -396,14 +416,21 @@ async fn offsets_at_the_edges_of_their_numbers_hurt_nobody() {
     assert_eq!(refusal.code(), Code::Conflict, "{refusal}");
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let info = shown(&operator, |_| true).await;
-    assert_eq!((info.position, info.unacknowledged, info.redelivering), (0, 5, 0), "nothing of it was settled");
+    assert_eq!(
+        (info.position, info.unacknowledged, info.redelivering),
+        (0, 5, 0),
+        "nothing of it was settled"
+    );
     // Offsets that cannot be are no SETTLE.
     for (offset, count) in [(u64::MAX, 1), (u64::MAX - 1, 2), (u64::MAX, u32::MAX)] {
         let mut liar = Member::open(&bus, broker.address(), "billing").await;
         let settings = ConsumerSettings::default();
         let joined = liar.session.consume(("orders", "liar"), settings, None, 0).await.expect("it may");
         let items = vec![item(offset, count, Settlement::Ack)];
-        liar.session.session.settle(joined.subscription, items, sealbus_protocol::frame::Sync::Yes).expect("few");
+        liar.session
+            .session
+            .settle(joined.subscription, items, sealbus_protocol::frame::Sync::Yes)
+            .expect("few");
         match liar.session.ended().await {
             RawEnd::Refused(refusal) => assert_eq!(refusal.code(), Code::Format, "{refusal}"),
             end => panic!("{offset}, {count}: {end}"),
@@ -469,7 +496,13 @@ async fn reading_from_what_retention_has_removed_begins_where_the_stream_does_an
     let first = eventually_async("retention removes", async || {
         within("publishing", publisher.publish(vec![b'x'; 20_000])).await.expect("it is kept");
         end += 1;
-        operator.streams(Some("orders")).await.ok()?.first().map(|stream| stream.first).filter(|first| *first > 0)
+        operator
+            .streams(Some("orders"))
+            .await
+            .ok()?
+            .first()
+            .map(|stream| stream.first)
+            .filter(|first| *first > 0)
     })
     .await;
     let auditor = bus.connect(broker.address(), "auditor").await;
@@ -478,7 +511,8 @@ async fn reading_from_what_retention_has_removed_begins_where_the_stream_does_an
         Err(DeliveryError::Skipped { from, to, .. }) => assert!(from == 0 && to >= first, "{from} to {to}"),
         other => panic!("{other:?} in place of what is missing"),
     }
-    let mut consumer: Consumer = auditor.consume("orders", "late").from(Start::Offset(0)).await.expect("it may");
+    let mut consumer: Consumer =
+        auditor.consume("orders", "late").from(Start::Offset(0)).await.expect("it may");
     assert!(offset(&next_consumed(&mut consumer).await) >= first);
     drop(publisher);
     assert!(end > first);

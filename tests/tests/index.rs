@@ -26,7 +26,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("the folder can be read") {
         let entry = entry.expect("the folder can be read");
         let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() { copy(&path, &to) } else { drop(fs::copy(&path, &to).expect("a file can be copied")) }
+        if path.is_dir() {
+            copy(&path, &to)
+        } else {
+            drop(fs::copy(&path, &to).expect("a file can be copied"))
+        }
     }
 }
 
@@ -62,7 +66,11 @@ async fn goes_on_with(spoil: impl FnOnce(&Path, &Path)) -> Vec<String> {
     // The same incarnation, whose sequence the broker must know to go on with it.
     publish(&shop, TOPIC, 20..30).await;
     let auditor = bus.connect(broker.address(), "auditor").await;
-    assert_eq!(replayed(&auditor, "orders").await, numbered(0..30), "once, in order, whatever the index says");
+    assert_eq!(
+        replayed(&auditor, "orders").await,
+        numbered(0..30),
+        "once, in order, whatever the index says"
+    );
     let lines = bus.audit().lines();
     lines.iter().map(|line| event(line).to_owned()).filter(|event| event.starts_with("index")).collect()
 }

@@ -21,7 +21,9 @@ const ORDERS: StreamId = StreamId::new([7; 16]);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_altered_moved_or_doubled_when_the_broker_is_killed() {
-    let folder = tempfile::TempDir::with_prefix("sealbus-kill-").expect("a temporary folder can be made");
+    let mut folder = tempfile::TempDir::with_prefix("sealbus-kill-").expect("a temporary folder can be made");
+    // Whoever wants to know why it failed needs it.
+    folder.disable_cleanup(true);
     let options = Options {
         kills: KILLS,
         seed: SEED,
@@ -31,13 +33,13 @@ async fn nothing_acknowledged_is_lost_altered_moved_or_doubled_when_the_broker_i
     let outcome = Box::pin(run(&options)).await;
     let verdict = check(outcome.history());
     if !verdict.is_good {
-        let kept = folder.keep();
         outcome.keep_files();
-        panic!("{}\nhistory and files are in {}", verdict.report, kept.display());
+        panic!("{}\nhistory and files are in {}", verdict.report, folder.path().display());
     }
     println!("{}", verdict.report);
     // The same history with one thing wrong must not pass: a checker that finds nothing may be one that looks at nothing.
     self_test(&[outcome.history().as_os_str()]);
+    folder.disable_cleanup(false);
 }
 
 /// What a kill makes of an acknowledgement that was on its way: the batch is sent again to a broker that has it, and

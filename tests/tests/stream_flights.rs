@@ -61,8 +61,12 @@ async fn every_flight_of_a_month_survives_a_broker_that_is_killed_twice() {
     let said = board.stderr();
     assert_eq!(said.lines().last(), Some("27004 acknowledged"), "{said}");
 
-    let mut display =
-        bus.run(program, broker.address(), "display", &["replay", "flights", "--from", "earliest", "-o", "jsonl"]);
+    let mut display = bus.run(
+        program,
+        broker.address(),
+        "display",
+        &["replay", "flights", "--from", "earliest", "-o", "jsonl"],
+    );
     assert!(display.await_end().await.success(), "{}", display.stderr());
     let lines = sealbus_tests::eventually("all lines are read", || {
         let lines = display.stdout_lines();

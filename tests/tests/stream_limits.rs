@@ -16,9 +16,7 @@ use sealbus_tests::audit::event;
 use sealbus_tests::member::CREDIT;
 use sealbus_tests::reading::{ORDERS, next_consumed, next_replayed, numbered, publish, replayed, text};
 use sealbus_tests::wait::{eventually_async, within};
-use sealbus_tests::{
-    BrokerProcess, Member, OPERATOR, TestBus, allow, allow_stream, sealbus_program, stream,
-};
+use sealbus_tests::{BrokerProcess, Member, OPERATOR, TestBus, allow, allow_stream, sealbus_program, stream};
 
 fn policy() -> String {
     stream("orders", ORDERS, "orders/#", "")
@@ -141,7 +139,11 @@ async fn replays_that_are_not_read_cost_little_and_hold_nobody_up() {
     for _ in 0..4 {
         let mut member = Member::open(&bus, broker.address(), "auditor").await;
         for _ in 0..8 {
-            member.session.replay("orders", Start::Earliest, Until::Live, None, CREDIT).await.expect("it may");
+            member
+                .session
+                .replay("orders", Start::Earliest, Until::Live, None, CREDIT)
+                .await
+                .expect("it may");
         }
         deaf.push(member);
     }
@@ -170,8 +172,10 @@ async fn a_consumer_that_is_not_read_costs_little_and_holds_nobody_up() {
     let broker = with_much_in_its_stream(&bus).await;
     let before = broker.rss_kib();
     let mut deaf = Member::open(&bus, broker.address(), "billing").await;
-    let choices =
-        ConsumerChoices { unacknowledged_max: NonZeroU32::new(UNACKNOWLEDGED_MAX), ..ConsumerChoices::default() };
+    let choices = ConsumerChoices {
+        unacknowledged_max: NonZeroU32::new(UNACKNOWLEDGED_MAX),
+        ..ConsumerChoices::default()
+    };
     let settings = ConsumerSettings::new(choices).expect("the settings are good");
     deaf.session.consume(("orders", "deaf"), settings, None, CREDIT).await.expect("it may");
     // Another consumer gets everything meanwhile, so that this one has had its time.
@@ -239,7 +243,11 @@ async fn on_a_full_disk_publishers_are_refused_and_everybody_else_goes_on() {
         assert_eq!(refusal.code(), Code::StorageFull, "{refusal}");
         let infos = operator.streams(Some("orders")).await.expect("an operator may ask");
         assert_eq!(infos[0].health, StreamHealth::Full);
-        assert_eq!(kept.map_or(infos[0].end, |kept| kept + 1), infos[0].end, "what was acknowledged is there");
+        assert_eq!(
+            kept.map_or(infos[0].end, |kept| kept + 1),
+            infos[0].end,
+            "what was acknowledged is there"
+        );
         let full = || bus_lines(&disk, "stream-full");
         eventually_async("the audit line", async || (full() > round).then_some(())).await;
         // Readers, consumers and administration go on.
@@ -259,7 +267,10 @@ async fn on_a_full_disk_publishers_are_refused_and_everybody_else_goes_on() {
         })
         .await;
         assert_eq!(ack.receipt.offset, Some(infos[0].end), "what was refused took no offset");
-        eventually_async("the audit line", async || (bus_lines(&disk, "stream-resumed") > round).then_some(())).await;
+        eventually_async("the audit line", async || {
+            (bus_lines(&disk, "stream-resumed") > round).then_some(())
+        })
+        .await;
     }
 }
 

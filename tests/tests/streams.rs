@@ -17,8 +17,8 @@ use sealbus_tests::raw::RawEnd;
 use sealbus_tests::reading::{ORDERS, checkpoint_of, next_consumed, numbered, publish, replayed, text};
 use sealbus_tests::wait::{eventually_async, within};
 use sealbus_tests::{
-    BrokerProcess, Member, OPERATOR, Producer, RawSession, TestBus, TlsOptions, allow, allow_stream, eventually,
-    sealbus_program, stream,
+    BrokerProcess, Member, OPERATOR, Producer, RawSession, TestBus, TlsOptions, allow, allow_stream,
+    eventually, sealbus_program, stream,
 };
 
 fn policy() -> String {
@@ -44,7 +44,8 @@ async fn what_was_acknowledged_is_there_after_the_broker_was_killed() {
     let mut broker = bus.serve(program).await;
     bus.listen_on(broker.address().port());
     let shop = bus.connect(broker.address(), "shop").await;
-    let mut screen = bus.connect(broker.address(), "screen").await.subscribe("orders/#").await.expect("it may");
+    let mut screen =
+        bus.connect(broker.address(), "screen").await.subscribe("orders/#").await.expect("it may");
     let offsets = publish(&shop, "orders/eu", 0..50).await;
     assert_eq!(offsets, (0..50).collect::<Vec<_>>());
     for number in 0..50 {
@@ -72,7 +73,8 @@ async fn a_durable_consumer_gets_everything_at_least_once_and_goes_on_where_it_s
     let mut consumer = billing.consume("orders", "billing").from(Start::Earliest).await.expect("it may");
     let mut seen = BTreeSet::new();
     for _ in 0..10 {
-        let message = within("consuming", consumer.try_next()).await.expect("it proves itself").expect("it comes");
+        let message =
+            within("consuming", consumer.try_next()).await.expect("it proves itself").expect("it comes");
         assert_eq!(message.deliveries(), 1);
         seen.insert(message.offset().expect("it is stored"));
         within("ack", message.ack_sync()).await.expect("it is durable");
@@ -81,7 +83,8 @@ async fn a_durable_consumer_gets_everything_at_least_once_and_goes_on_where_it_s
     broker.kill();
     let _broker = bus.serve(program).await;
     while seen.len() < 20 {
-        let message = within("consuming", consumer.try_next()).await.expect("it proves itself").expect("it comes");
+        let message =
+            within("consuming", consumer.try_next()).await.expect("it proves itself").expect("it comes");
         let offset = message.offset().expect("it is stored");
         assert!(offset >= 10, "what was acknowledged durably does not come back: {offset}");
         seen.insert(offset);
@@ -112,7 +115,8 @@ async fn receipts_name_how_durable_a_message_is() {
     for (name, durability) in levels {
         let publisher = shop.publisher(&format!("{name}/x")).await.expect("the topic opens");
         for offset in 0..10 {
-            let receipt = within("publishing", publisher.publish(offset.to_string())).await.expect("it is kept");
+            let receipt =
+                within("publishing", publisher.publish(offset.to_string())).await.expect("it is kept");
             assert_eq!((receipt.durability(), receipt.offset()), (durability, Some(offset)), "{name}");
         }
         let infos = operator.streams(Some(name)).await.expect("an operator may ask");
@@ -151,16 +155,30 @@ async fn a_batch_that_is_sent_again_after_a_kill_is_a_duplicate_at_its_old_offse
             let mine = || sent.iter().filter(|(of, ..)| *of == topic);
             let resume = opened.resume.map(|resume| resume.next_seq);
             // Three messages a batch, three batches a round.
-            assert_eq!(resume.unwrap_or(0), u64::try_from(mine().count() * 3).unwrap(), "it is told where it stands");
+            assert_eq!(
+                resume.unwrap_or(0),
+                u64::try_from(mine().count() * 3).unwrap(),
+                "it is told where it stands"
+            );
             for (_, offset, batch) in mine() {
-                let ack = shop.session.publish_for_ack(opened.alias, batch.clone()).await.expect("it was accepted");
-                assert_eq!((ack.freshness, ack.receipt), (Freshness::Duplicate, receipt(*offset)), "round {round}");
+                let ack =
+                    shop.session.publish_for_ack(opened.alias, batch.clone()).await.expect("it was accepted");
+                assert_eq!(
+                    (ack.freshness, ack.receipt),
+                    (Freshness::Duplicate, receipt(*offset)),
+                    "round {round}"
+                );
             }
             for _ in 0..3 {
                 let batch = shop.producer.batch_in(stream, topic, &[b"a", b"b", b"c"]);
-                let ack = shop.session.publish_for_ack(opened.alias, batch.clone()).await.expect("it is good");
+                let ack =
+                    shop.session.publish_for_ack(opened.alias, batch.clone()).await.expect("it is good");
                 let offset = u64::try_from(sent.len() * 3).unwrap();
-                assert_eq!((ack.freshness, ack.receipt), (Freshness::New, receipt(offset)), "offsets are dense");
+                assert_eq!(
+                    (ack.freshness, ack.receipt),
+                    (Freshness::New, receipt(offset)),
+                    "offsets are dense"
+                );
                 sent.push((topic, offset, batch));
             }
         }
@@ -215,16 +233,20 @@ async fn an_incarnation_that_a_stream_knows_goes_on_after_a_restart_however_old_
     producer.context.started_ms = started_ms;
     let options = TlsOptions::of(&credential);
     let open = async |address, producer: &Producer| {
-        RawSession::open_with(&bus, address, &options, producer, producer.hello()).await.map(|(session, _)| session)
+        RawSession::open_with(&bus, address, &options, producer, producer.hello())
+            .await
+            .map(|(session, _)| session)
     };
-    let mut session = open(broker.address(), &producer).await.unwrap_or_else(|end| panic!("it is new: {end}"));
+    let mut session =
+        open(broker.address(), &producer).await.unwrap_or_else(|end| panic!("it is new: {end}"));
     let opened = session.open_for("orders/eu").await.expect("it may");
     let batch = producer.batch_in(opened.stream, "orders/eu", &[b"0"]);
     let ack = session.publish_for_ack(opened.alias, batch.clone()).await.expect("it is good");
     assert_eq!(ack.receipt, receipt(0));
     broker.kill();
     let broker = bus.serve(sealbus_program!()).await;
-    eventually("its five minutes are over", || (now_ms() > started_ms + STARTED_BEHIND_MS_MAX).then_some(())).await;
+    eventually("its five minutes are over", || (now_ms() > started_ms + STARTED_BEHIND_MS_MAX).then_some(()))
+        .await;
 
     let mut stranger = Producer::new(bus.bus_id(), &bus.principal("shop"), &credential);
     stranger.context.started_ms = started_ms;
@@ -233,7 +255,8 @@ async fn an_incarnation_that_a_stream_knows_goes_on_after_a_restart_however_old_
         Err(end) => panic!("{end}"),
         Ok(_) => panic!("nobody knows that one"),
     }
-    let mut session = open(broker.address(), &producer).await.unwrap_or_else(|end| panic!("it is known: {end}"));
+    let mut session =
+        open(broker.address(), &producer).await.unwrap_or_else(|end| panic!("it is known: {end}"));
     let opened = session.open_for("orders/eu").await.expect("it may");
     assert_eq!(opened.resume.map(|resume| resume.next_seq), Some(1));
     let ack = session.publish_for_ack(opened.alias, batch).await.expect("it was accepted");
@@ -255,7 +278,9 @@ async fn a_topic_moves_into_a_stream_and_out_again_and_its_publisher_goes_on() {
     let bus = TestBus::new();
     let rules = allow("write", "shop", "publish", "orders/#") + &allow("live", "screen", "subscribe", "#");
     let with = |id: &str| {
-        rules.clone() + &stream("orders", id, "orders/#", "") + &allow_stream("read", "auditor", "replay", "orders")
+        rules.clone()
+            + &stream("orders", id, "orders/#", "")
+            + &allow_stream("read", "auditor", "replay", "orders")
     };
     let broker = serve(&bus, &rules).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
@@ -312,7 +337,10 @@ async fn a_topic_moves_into_a_stream_and_out_again_and_its_publisher_goes_on() {
         }
     }
     for (during, offset, payload) in kept {
-        assert!(found.contains(&(offset, payload.clone())), "{payload} at {offset}, acknowledged during {during}");
+        assert!(
+            found.contains(&(offset, payload.clone())),
+            "{payload} at {offset}, acknowledged during {during}"
+        );
     }
     drop(shop.close().await);
     while let Some(event) = events.next().await {
@@ -344,7 +372,15 @@ async fn a_session_is_cut_with_a_reason_to_come_back_when_a_stream_captures_its_
     }
     bus.audit().await_line("the cut", |line| event(line) == "session-cut" && mentions(line, "shop")).await;
     other.publish("bills/eu", b"x").await.expect("it goes on");
-    assert_eq!(Member::open(&bus, broker.address(), "shop").await.publish("orders/eu", b"x").await.expect("it may").receipt, receipt(0));
+    assert_eq!(
+        Member::open(&bus, broker.address(), "shop")
+            .await
+            .publish("orders/eu", b"x")
+            .await
+            .expect("it may")
+            .receipt,
+        receipt(0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -432,7 +468,8 @@ async fn a_change_of_retention_and_durability_takes_effect_while_the_stream_runs
     assert_eq!(reload(&bus, &operator, &rules).await, Ok(0), "nobody is cut for it");
     let receipt = within("publishing", publisher.publish("x")).await.expect("it is kept");
     assert_eq!((receipt.durability(), receipt.offset()), (Durability::Interval, Some(50)));
-    let trimmed = eventually_async("the old ones go", async || Some(info().await).filter(|info| info.first > 0)).await;
+    let trimmed =
+        eventually_async("the old ones go", async || Some(info().await).filter(|info| info.first > 0)).await;
     assert!(trimmed.first <= 31 && trimmed.end == 51, "no more than it must: {}", trimmed.first);
     assert_eq!(trimmed.retention.messages.map(|messages| messages.get()), Some(20));
     bus.audit().await_line("the trim", |line| event(line) == "stream-trimmed").await;

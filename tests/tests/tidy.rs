@@ -238,8 +238,9 @@ fn only_the_clock_reads_the_time_and_only_the_vfs_the_disk() {
 /// sled and bincode hold what can be made again, and nothing else.
 #[test]
 fn only_the_index_knows_sled_and_bincode() {
-    let outside =
-        sources("broker/src").into_iter().filter(|source| !source.path.starts_with("broker/src/storage/index"));
+    let outside = sources("broker/src")
+        .into_iter()
+        .filter(|source| !source.path.starts_with("broker/src/storage/index"));
     let findings: Vec<String> = outside
         .chain(sources("protocol/src"))
         .chain(sources("client/src"))

@@ -127,7 +127,7 @@ impl Client {
             BrokerEvent::Settle(settle) => self.settle(wire, settle),
             BrokerEvent::CheckpointGet(get) => self.prove(wire, get),
             BrokerEvent::Close(What::Alias(alias)) => self.close_topic(alias),
-            BrokerEvent::Close(What::Subscription(subscription)) => self.unsubscribe(subscription),
+            BrokerEvent::Close(What::Subscription(subscription)) => self.unsubscribe(wire, subscription),
             BrokerEvent::Credit(Credit { subscription, bytes }) => {
                 if let Some(lane) = self.lanes.get(&subscription) {
                     self.handle.outbox.credited(*lane);
@@ -302,6 +302,10 @@ impl Drop for Client {
         let ended = self.subscriptions.drain();
         let (ended, places): (Vec<_>, Vec<_>) =
             ended.map(|(lane, Subscription { id: _, filter, place })| ((lane, filter), place)).unzip();
+        // Routes that publishers and streams keep may hold the outbox for long: it must not hold its batches for them.
+        for (lane, _) in &ended {
+            self.handle.outbox.close(*lane);
+        }
         self.bus.router.unsubscribe_all(self.handle.id, ended);
         // Not before they are free.
         drop(places);

@@ -12,20 +12,22 @@ use sealbus_protocol::topic::TopicFilter;
 
 use super::client::Client;
 use crate::bus::Bus;
-use crate::consumers::registry::{Consumer, JoinError, Origin};
+use crate::consumers::registry::{Consumer, JoinError};
 use crate::storage::page::Source;
 use crate::storage::stream::store::Bounds;
 use crate::storage::system::{AskedSettings, ConsumerKey, MaxDeliver};
 
 impl Client {
-    /// All consumers of streams that the policy has.
-    pub(super) fn consumer_infos(&self) -> Vec<ConsumerInfo> {
+    /// All consumers of streams that the policy has and that are asked for.
+    pub(super) fn consumer_infos(&self, is_wanted: impl Fn(&Name) -> bool) -> Vec<ConsumerInfo> {
         let of = |stream: &Stream| {
             let end = self.bus.storage.stream(stream.id()).map_or(0, |store| store.bounds().end);
             let consumers = self.bus.consumers.list(Some(stream.id()));
             consumers.iter().map(|consumer| info_of(stream.name().clone(), consumer, end)).collect::<Vec<_>>()
         };
-        self.decisions.policy().compiled.policy().streams().iter().flat_map(of).collect()
+        let streams = self.decisions.policy().compiled.policy().streams().iter();
+        // Asked before they are counted, so that who may know of none costs nothing.
+        streams.filter(|stream| is_wanted(stream.name())).flat_map(of).collect()
     }
 
     /// Moves a consumer. Decided before, by the verb `admin`.
@@ -65,11 +67,9 @@ pub(super) async fn find_or_create(
         None => position_of(source, from).await?,
     };
     let refuse = |error| join_refusal(&key.name, &error);
-    let (consumer, origin) = bus.consumers.find_or_create(&key, asked, position).map_err(refuse)?;
-    match origin {
-        Origin::Found => {}
-        Origin::Created => durable(bus).await?,
-    }
+    let (consumer, _) = bus.consumers.find_or_create(&key, asked, position).map_err(refuse)?;
+    // Also one that was found: who created it may be waiting for the disk at this moment.
+    durable(bus).await?;
     Ok(consumer)
 }
 
@@ -135,7 +135,17 @@ pub(super) fn join_refusal(on: &Name, error: &JoinError) -> Refusal {
         JoinError::TooManyConsumers | JoinError::TooManyMembers | JoinError::Removed => Code::Limit,
         JoinError::AlreadyMember => Code::Internal,
     };
-    Refusal::new(code, format!("consume {on}: {error}"))
+    let reason = match error {
+        // What the setting is stays with those who may describe the stream: it may name topics that others must not know.
+        JoinError::Conflict(conflict) => {
+            format!(
+                "consume {on}: it exists with another {}; asked for was {}",
+                conflict.setting, conflict.asked
+            )
+        }
+        _ => format!("consume {on}: {error}"),
+    };
+    Refusal::new(code, reason)
 }
 
 fn info_of(stream: Name, consumer: &Consumer, end: u64) -> ConsumerInfo {

@@ -12,8 +12,8 @@
 use std::sync::Arc;
 
 use sealbus_protocol::frame::{
-    Consume, RecordRange, RequestId, Settle, SettleItem, Settlement, Skipped, StreamStart, SubscriptionId,
-    Sync,
+    Consume, RecordRange, RequestId, Settle, SettleItem, Settlement, Skipped, SkippedWhy, StreamStart,
+    SubscriptionId, Sync,
 };
 use sealbus_protocol::policy::{Narrowed, RuleId, StreamVerb, Verb};
 use sealbus_protocol::refusal::{Code, Refusal};
@@ -217,6 +217,10 @@ impl Client {
                     group.credit(membership.member, batch_bytes);
                 });
                 membership.running.committed();
+                if from < to {
+                    let (subscription, why) = (membership.to.id, SkippedWhy::Withdrawn);
+                    wire.skipped(&Skipped { subscription, why, from, to });
+                }
                 self.memberships.insert(lane, membership);
             }
             Delivered::Denied => {
@@ -336,11 +340,15 @@ impl Client {
 
     /// Gives up a place among the members of a consumer, or the wish for one. Says whether there was either.
     pub(super) fn leave(&mut self, lane: LaneId) -> bool {
-        let joined = self.joinings.remove(&lane).is_some();
-        let Some(membership) = self.memberships.remove(&lane) else { return joined };
+        let Some(membership) = self.memberships.remove(&lane) else { return false };
         membership.running.dismiss(membership.member);
         membership.consumer.leave(membership.member);
         true
+    }
+
+    /// Gives up the wish for a place among the members of a consumer. Returns the request that is not answered yet.
+    pub(super) fn give_up_joining(&mut self, lane: LaneId) -> Option<RequestId> {
+        self.joinings.remove(&lane).map(|joining| joining.request)
     }
 
     /// Gives up all of its places.

@@ -51,13 +51,11 @@ impl Client {
         after: Option<&ConsumerKey>,
     ) {
         let mut infos: Vec<ConsumerInfo> = self
-            .consumer_infos()
+            .consumer_infos(|name| stream.is_none_or(|stream| name == stream) && self.may_describe(name))
             .into_iter()
-            .filter(|info| stream.is_none_or(|stream| info.stream == *stream))
             .filter(|info| {
                 after.is_none_or(|after| (&info.stream, &info.name) > (&after.stream, &after.consumer))
             })
-            .filter(|info| self.may_describe(&info.stream))
             .collect();
         infos.sort_by(|one, other| (&one.stream, &one.name).cmp(&(&other.stream, &other.name)));
         wire.admin_result(&AdminResult { request, outcome: Outcome::consumers(infos) });
@@ -69,7 +67,7 @@ impl Client {
         let stats = BrokerStats {
             uptime_ms: self.bus.clock.tick().since(self.bus.started),
             sessions: number(self.bus.sessions.len()),
-            subscriptions: number(self.bus.router.len()),
+            subscriptions: number(self.bus.quotas.subscriptions()),
             streams: number(self.bus.storage.len()),
             consumers: number(self.bus.consumers.list(None).len()),
             published: counted.published,

@@ -55,6 +55,7 @@ impl Client {
         refusal: Refusal,
     ) {
         self.patience.spend_at(self.bus.clock.tick());
+        self.bus.counts.refused();
         wire.refuse_subscription(request, id, refusal);
     }
 }

@@ -9,6 +9,7 @@
 //! What is delivered is decided batch by batch ([`super::stored`]); what is read, and when, is [`super::reading`]'s.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Buf as _;
@@ -36,7 +37,7 @@ use crate::telemetry;
 /// A replay whose beginning is being looked for.
 #[derive(Debug)]
 pub(super) struct Beginning {
-    request: RequestId,
+    pub(super) request: RequestId,
     narrowed: Narrowed,
 }
 
@@ -252,7 +253,22 @@ impl Client {
         }
         let to =
             Addressee { id: *id, stream: stream.clone(), stream_id: *stream_id, verb: StreamVerb::Replay };
-        self.deliver_stored(wire, &to, proven, None) == Delivered::Yes
+        match self.deliver_stored(wire, &to, proven, None) {
+            Delivered::Yes => true,
+            Delivered::Denied => false,
+            Delivered::Withheld => {
+                let (from, to) = (proven.stored.offset, proven.stored.next_offset());
+                self.skip_withheld(wire, lane, from..to)
+            }
+        }
+    }
+
+    /// Says that offsets do not come because their producer was revoked. Returns whether there was anything to say.
+    fn skip_withheld(&mut self, wire: &mut BrokerSession, lane: LaneId, offsets: Range<u64>) -> bool {
+        let Some(reading) = self.readings.get_mut(lane).filter(|_| !offsets.is_empty()) else { return false };
+        let Range { start: from, end: to } = offsets;
+        wire.skipped(&Skipped { subscription: reading.id, why: SkippedWhy::Withdrawn, from, to });
+        true
     }
 
     /// Judges all readings by the policy that was just adopted. One that may not read its stream at all any more ends:

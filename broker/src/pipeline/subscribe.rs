@@ -68,10 +68,18 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), Refusal> {
+    pub(super) fn unsubscribe(
+        &mut self,
+        wire: &mut BrokerSession,
+        id: SubscriptionId,
+    ) -> Result<(), Refusal> {
         let Some(lane) = self.lanes.remove(&id) else { return Ok(()) };
+        let begun = self.beginnings.remove(&lane).map(|beginning| beginning.request);
+        if let Some(request) = begun.or_else(|| self.give_up_joining(lane)) {
+            // Each request is answered once, also that of a subscription which its client no longer wants.
+            self.refuse(wire, request, Refusal::new(Code::Limit, "it was closed before it was ready"));
+        }
         if self.readings.remove(lane).is_some() {
-            self.beginnings.remove(&lane);
             return Ok(());
         }
         if self.leave(lane) {
@@ -99,7 +107,7 @@ impl Client {
             return Err(refusal);
         }
         let max = self.bus.limits.subscriptions_max;
-        if self.bus.router.len() >= max {
+        if self.bus.quotas.subscriptions() >= max {
             let reason = format!("{attempt}: the bus has {max} subscriptions, which is its limit");
             return Err(Refusal::new(Code::Limit, reason));
         }

@@ -99,7 +99,8 @@ impl Router {
     }
 
     /// Subscriptions that there are.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         read(&self.table).len()
     }
 }

@@ -42,6 +42,7 @@ impl<K: Ord, V> Table<K, V> {
     }
 
     /// Values in the table.
+    #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         self.len
     }

@@ -98,7 +98,8 @@ mod tests {
     use super::*;
     use crate::vfs::OsVfs;
 
-    const LINE: &str = "PRIVATE+KEY+broker.example/audit+ba46f2a9+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n";
+    const LINE: &str =
+        "PRIVATE+KEY+broker.example/audit+ba46f2a9+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n";
 
     fn load_text(text: &str, mode: u32) -> Result<LogKey, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -117,7 +118,13 @@ mod tests {
     #[test]
     fn what_others_may_read_or_is_no_key_is_refused_without_being_shown() {
         assert!(load_text(LINE, 0o640).unwrap_err().contains("its mode is 640"));
-        for text in ["", "PRIVATE+KEY+", &LINE.replace("ba46f2a9", "ba46f2a8"), &LINE.replace("AQAB", "AgAB"), &LINE[..60]] {
+        for text in [
+            "",
+            "PRIVATE+KEY+",
+            &LINE.replace("ba46f2a9", "ba46f2a8"),
+            &LINE.replace("AQAB", "AgAB"),
+            &LINE[..60],
+        ] {
             let error = load_text(text, 0o600).unwrap_err();
             assert!(error.contains("is not a line") && !error.contains("AQABAg"), "{error}");
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::stream::store::{
-    Bounds, SkipReason, SkippedOffsets, StoreError, Stored, StreamStore, Tail, WatchGuard, Waiter,
+    Bounds, SkipReason, SkippedOffsets, StoreError, Stored, StreamStore, Tail, Waiter, WatchGuard,
 };
 use super::system::keys::{KeyDirectory, StoredKey};
 

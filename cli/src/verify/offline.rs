@@ -79,17 +79,33 @@ impl Folder {
         }
     }
 
-    /// The stream of this name, by the newest policy that was in force; or of this id.
+    /// The stream that is called so by every policy that was kept and has one of that name; or of this id. The newest
+    /// policy alone does not tell: it is kept before it comes into force, and may have been refused then.
     fn stream(&self, trust: &Trust, name: &str) -> Result<StreamId, Failure> {
         let attempted = || format!("find the stream {name} in {}", self.data_dir.display());
         if let Ok(id) = name.parse::<StreamId>() {
             return Ok(id);
         }
         let parsed = StreamName::parse(name).map_err(|error| Failure::usage(attempted(), error))?;
-        let policy = self.newest_policy(trust)?;
+        let policies = self.policies(trust)?;
+        let policy = policies.last().expect("there is at least one, or reading them fails");
         let governing = parsed.governing();
-        let stream = policy.streams().iter().find(|stream| stream.name() == governing);
-        let id = stream.map(|stream| stream.id()).ok_or_else(|| {
+        let mut named: Vec<StreamId> = policies
+            .iter()
+            .filter_map(|policy| policy.streams().iter().find(|stream| stream.name() == governing))
+            .map(|stream| stream.id())
+            .collect();
+        named.sort();
+        named.dedup();
+        if named.len() > 1 {
+            let ids: Vec<String> = named.iter().map(ToString::to_string).collect();
+            return Err(Failure::new(
+                attempted(),
+                format!("policies gave that name to {} streams, one after the other", ids.len()),
+            )
+            .advising(format!("name the stream by its id: {}", ids.join(", "))));
+        }
+        let id = named.first().copied().ok_or_else(|| {
             let known: Vec<&str> = policy.streams().iter().map(|stream| stream.name().as_str()).collect();
             Failure::new(
                 attempted(),
@@ -105,13 +121,14 @@ impl Folder {
         })
     }
 
-    fn newest_policy(&self, trust: &Trust) -> Result<Policy, Failure> {
+    /// Every policy that was kept, in their order: at least one.
+    fn policies(&self, trust: &Trust) -> Result<Vec<Policy>, Failure> {
         let copied = CopiedLog::open(&self.data_dir, trust.bus_id(), SystemLog::Policy)?;
         let failed = |found: String| {
-            Failure::new(format!("read the newest policy in {}", self.data_dir.display()), found)
+            Failure::new(format!("read the policies in {}", self.data_dir.display()), found)
                 .advising("name the stream by its id, which is the name of its folder in data/streams")
         };
-        let (reader, mut document) = (copied.log.reader(), Vec::new());
+        let (reader, mut document, mut policies) = (copied.log.reader(), Vec::new(), Vec::new());
         let scanned = reader.scan(reader.first_record(), &mut |frame| {
             let payload = bytes::Bytes::copy_from_slice(frame.payload);
             if let (POLICY_FRAME, Ok(part)) = (frame.kind, decode_policy(&payload)) {
@@ -119,12 +136,17 @@ impl Folder {
                     document.clear();
                 }
                 document.extend_from_slice(&part.bytes);
+                // One that is damaged or was cut short is none; what it named is named by its id.
+                let text = (part.part + 1 == part.parts).then(|| std::str::from_utf8(&document).ok());
+                policies.extend(text.flatten().and_then(|text| Policy::parse(text).ok()));
             }
             std::ops::ControlFlow::Continue(())
         });
         scanned.map_err(|error| failed(error.to_string()))?;
-        let text = String::from_utf8(document).map_err(|error| failed(error.to_string()))?;
-        Policy::parse(&text).map_err(|error| failed(error.to_string()))
+        if policies.is_empty() {
+            return Err(failed("there is none that is whole".to_owned()));
+        }
+        Ok(policies)
     }
 }
 

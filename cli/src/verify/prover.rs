@@ -47,7 +47,7 @@ pub(super) struct Proven {
     pub(super) leaves: BTreeSet<u64>,
     /// Messages that a proof does not lead to a checkpoint, in words.
     pub(super) refused: Vec<String>,
-    /// Messages that no checkpoint covers yet.
+    /// Messages that no checkpoint covers yet, or that the broker cannot prove any more.
     pub(super) uncovered: u64,
 }
 
@@ -166,6 +166,11 @@ async fn leaf(bus: &Bus, run: &[Message], index: usize, proven: &mut Proven) -> 
         }
         Err(error @ (ProveError::NotIncluded(_) | ProveError::OtherStream | ProveError::NoPlace)) => {
             proven.refused.push(format!("offset {offset}: {error}"));
+            Ok(None)
+        }
+        // The broker's disk has lost a leaf that the proof needs: nothing is proven, and what is lost is found elsewhere.
+        Err(ProveError::Checkpoint(error)) if error.code() == Some(Code::Internal) => {
+            proven.uncovered = proven.uncovered.saturating_add(1);
             Ok(None)
         }
         Err(ProveError::Checkpoint(error @ CheckpointError::Request(_))) => {

@@ -453,5 +453,4 @@ fn reopen(signed: &SignedBatch) -> (OpenBatch, u64) {
 }
 
 #[cfg(test)]
-#[path = "line_tests.rs"]
 mod tests;

@@ -33,7 +33,9 @@ use super::want::Want;
 /// Credit is returned when this share of it has been consumed, so that it costs few frames.
 const RETURNED_SHARE: u64 = 4;
 
-/// Reports of skipped offsets that wait here. They cost no credit, and an honest broker joins those that touch.
+/// Reports of skipped offsets that wait here, besides one for each batch. They cost no credit, and an honest broker's are
+/// joined where they touch: what it withholds of a revoked producer may stand between any two batches, and no two of
+/// its reports elsewhere.
 const SKIPPED_MAX: usize = 1_024;
 
 /// What the connection and one reader share.
@@ -99,6 +101,7 @@ struct State {
     credit_left: i64,
     returned_bytes: u64,
     skipped: usize,
+    batches: usize,
     /// The stream that is read; none before one has begun.
     stream_id: Option<StreamId>,
     /// The offset up to which the reader has judged; none before a stream has begun.
@@ -165,7 +168,7 @@ impl Feed {
             Want::Replay(_) | Want::Consume(_) => {
                 state.items.clear();
                 state.queued_bytes = 0;
-                state.skipped = 0;
+                (state.skipped, state.batches) = (0, 0);
             }
         }
         let credit_bytes = self.credit_bytes.saturating_sub(state.queued_bytes);
@@ -201,6 +204,7 @@ impl Feed {
         let cost = cost(&batch);
         state.credit_left = state.credit_left.saturating_sub(signed(cost));
         state.queued_bytes = state.queued_bytes.saturating_add(cost);
+        state.batches += 1;
         state.push(Item::Batch(batch));
         Ok(())
     }
@@ -224,7 +228,7 @@ impl Feed {
             before.to = skip.to;
             return Ok(());
         }
-        if state.skipped == SKIPPED_MAX {
+        if state.skipped >= SKIPPED_MAX.saturating_add(state.batches) {
             return Err(Overdrawn);
         }
         state.skipped += 1;
@@ -275,6 +279,7 @@ impl Feed {
         match &item {
             Item::Batch(batch) => {
                 let cost = cost(batch);
+                state.batches = state.batches.saturating_sub(1);
                 state.queued_bytes = state.queued_bytes.saturating_sub(cost);
                 state.returned_bytes = state.returned_bytes.saturating_add(cost);
                 if state.returned_bytes >= self.credit_bytes / RETURNED_SHARE && !state.noted {
@@ -431,6 +436,19 @@ mod tests {
         let skips = (0..2 * SKIPPED_MAX as u64).map(|index| skip(20 * index, 20 * index + 1));
         let taken = skips.map(|skip| feed.handle_skipped(skip)).take_while(Result::is_ok).count();
         assert_eq!(taken, SKIPPED_MAX - 1);
+    }
+
+    #[test]
+    fn what_is_withheld_between_any_two_batches_is_no_flood() {
+        let feed = replay(10_000_000);
+        let skip = |from| Skip { from, to: from + 1, why: SkippedWhy::Withdrawn };
+        for index in 0..3 * SKIPPED_MAX as u64 {
+            feed.handle_deliver(batch(400)).unwrap();
+            feed.handle_skipped(skip(2 * index)).unwrap();
+        }
+        while pop(&feed).is_some() {}
+        let taken = (0..).map(|index| feed.handle_skipped(skip(2 * index))).take_while(Result::is_ok).count();
+        assert_eq!(taken, SKIPPED_MAX, "none of those batches is there any more");
     }
 
     #[test]

@@ -232,7 +232,8 @@ pub enum SkippedWhy {
     Trimmed,
     /// What was stored there can no longer be read as it was written.
     Damaged,
-    /// The right to read them was withdrawn while they were being read: CLOSED follows.
+    /// A right was withdrawn: the reader's, while it was reading, and CLOSED follows; or that of their producer, which
+    /// is revoked as from a moment before they were stored.
     Withdrawn,
 }
 

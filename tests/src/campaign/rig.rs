@@ -402,7 +402,6 @@ impl Rig {
             if first > before.max(core.bounds().first) {
                 rig.wrong.push(format!("trimmed to {first} although asked for {before}"));
             }
-            rig.acknowledge(stream);
             rig.take_events(stream, begun, &events);
             Ok(())
         })

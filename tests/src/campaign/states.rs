@@ -273,17 +273,19 @@ impl<'a> Finder<'a> {
             let probe = self.probes.get(number);
             let random = &mut self.random;
             streams.push(known.get((key_of(&dir), producers_key), || {
-                recover(tally, &dir, || {
+                let begun = state.operations();
+                let mut opened = begun;
+                let seen = recover(tally, &dir, || {
                     let probe = probe.ok_or("there is a probe for each stream")?;
-                    let begun = state.operations();
-                    let mut opened = begun;
-                    let seen = place.see_and_go_on(probe, &mut || opened = state.operations())?;
-                    if random.one_in(NESTED_ONE_IN) && seen.wrong.is_empty() {
-                        let seed = random.number();
-                        return Ok(interrupt(tally, &place, state, (begun, opened), seen, seed));
-                    }
-                    Ok(seen)
-                })
+                    place.see_and_go_on(probe, &mut || opened = state.operations())
+                })?;
+                if random.one_in(NESTED_ONE_IN) && seen.wrong.is_empty() {
+                    let seed = random.number();
+                    return recover(&Tally::default(), &dir, || {
+                        Ok(interrupt(tally, &place, state, (begun, opened), seen, seed))
+                    });
+                }
+                Ok(seen)
             }));
         }
         let nothing = || Arc::new(Err("not looked at".to_owned()));

@@ -75,7 +75,8 @@ pub async fn run(options: &Options) -> Outcome {
     bus.listen_on(first.address().port());
     let ground = Ground::new(bus, first.address(), history, *seed);
     let evidence = Evidence { ground: &ground, folder };
-    let mut nemesis = Nemesis::new(Arc::clone(&ground), program.clone(), folder.join("broker.log")).await;
+    let mut nemesis =
+        Nemesis::new(Arc::clone(&ground), program.clone(), folder.join("broker.log"), *kills).await;
     let cast = Cast::enter(&ground);
     drop(first);
     let cast = attack(&ground, &mut nemesis, cast, *kills).await;

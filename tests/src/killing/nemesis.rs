@@ -16,10 +16,13 @@ use super::victim::Victim;
 /// Messages that may be published in one life of the broker.
 const FUEL: u64 = 1_500;
 
+/// How often there is more to publish in a life that lasts longer than others.
+const REFUEL: Duration = Duration::from_millis(500);
+
 /// When the broker is killed.
 #[derive(Debug, Clone, Copy)]
 enum Manner {
-    /// While it starts: it has replied to nobody.
+    /// While it starts, before anybody is answered.
     Starting,
     /// In the first moments after it listens, when everybody comes back.
     Returning,
@@ -29,15 +32,18 @@ enum Manner {
     Reloading,
     /// When it had time for checkpoints and watermarks.
     Resting,
+    /// When it has just removed what retention lets go. It comes to that in ten seconds, so this is rare.
+    Trimming,
 }
 
 impl Manner {
-    const ALL: [(u64, Self); 5] = [
-        (18, Self::Starting),
-        (17, Self::Returning),
-        (53, Self::Loaded),
-        (6, Self::Reloading),
-        (6, Self::Resting),
+    const ALL: [(u64, Self); 6] = [
+        (180, Self::Starting),
+        (170, Self::Returning),
+        (530, Self::Loaded),
+        (60, Self::Reloading),
+        (60, Self::Resting),
+        (8, Self::Trimming),
     ];
 
     const fn as_str(self) -> &'static str {
@@ -47,6 +53,7 @@ impl Manner {
             Self::Loaded => "loaded",
             Self::Reloading => "reloading",
             Self::Resting => "resting",
+            Self::Trimming => "trimming",
         }
     }
 }
@@ -59,14 +66,15 @@ pub(super) struct Nemesis {
     operator: Bus,
     starts: Vec<Duration>,
     kills: u64,
+    kills_wanted: u64,
 }
 
 impl Nemesis {
     /// One that has killed nobody yet.
-    pub(super) async fn new(ground: Arc<Ground>, program: PathBuf, log: PathBuf) -> Self {
+    pub(super) async fn new(ground: Arc<Ground>, program: PathBuf, log: PathBuf, kills_wanted: u64) -> Self {
         let random = Random::new(ground.seed, 102);
         let operator = ground.connect(crate::bus::OPERATOR).await;
-        Self { ground, program, log, random, operator, starts: Vec::new(), kills: 0 }
+        Self { ground, program, log, random, operator, starts: Vec::new(), kills: 0, kills_wanted }
     }
 
     /// How long the broker took to listen, each time that it came so far.
@@ -76,7 +84,9 @@ impl Nemesis {
 
     /// Starts the broker and kills it at some moment.
     pub(super) async fn kill_next(&mut self) {
-        let manner = self.random.weighted(&Manner::ALL);
+        // Each campaign sees a stream trimmed, also a short one.
+        let is_middle = self.kills == self.kills_wanted / 2;
+        let manner = if is_middle { Manner::Trimming } else { self.random.weighted(&Manner::ALL) };
         let mut victim = self.start();
         match manner {
             Manner::Starting => {
@@ -115,6 +125,16 @@ impl Nemesis {
                 self.acknowledged(100).await;
                 self.positions().await;
                 self.pause_us(1_200_000).await;
+            }
+            Manner::Trimming => {
+                self.listening(&mut victim).await;
+                within("a stream is trimmed", async {
+                    while !victim.has_trimmed_within(REFUEL).await {
+                        self.ground.refuel(FUEL / 5);
+                    }
+                })
+                .await;
+                self.pause_us(10_000).await;
             }
         }
         victim.kill();

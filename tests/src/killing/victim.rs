@@ -26,6 +26,7 @@ pub(super) struct Victim {
     child: Child,
     started: Instant,
     listening: Option<oneshot::Receiver<Listening>>,
+    trimmed: Option<oneshot::Receiver<()>>,
     reader: Option<JoinHandle<Vec<String>>>,
 }
 
@@ -50,15 +51,17 @@ impl Victim {
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("the broker cannot be started: {error}"));
         let stderr = child.stderr.take().expect("stderr is piped");
-        let (tell, listening) = oneshot::channel();
+        let (tell_listening, listening) = oneshot::channel();
+        let (tell_trimmed, trimmed) = oneshot::channel();
+        let mut tell = Tell { listening: Some(tell_listening), trimmed: Some(tell_trimmed) };
         let log = OpenOptions::new().create(true).append(true).open(log);
         let mut log = log.unwrap_or_else(|error| panic!("the broker's log cannot be opened: {error}"));
         let history = Arc::clone(history);
         let reader = std::thread::spawn(move || {
-            let kept = listen(stderr, tell, &history, |line| log.write_all(line));
+            let kept = listen(stderr, &mut tell, &history, |line| log.write_all(line));
             kept.unwrap_or_else(|error| panic!("what the broker says cannot be kept: {error}"))
         });
-        Self { child, started, listening: Some(listening), reader: Some(reader) }
+        Self { child, started, listening: Some(listening), trimmed: Some(trimmed), reader: Some(reader) }
     }
 
     /// Waits until it listens, and says after how long it did.
@@ -78,6 +81,16 @@ impl Victim {
     pub(super) fn listened(&mut self) -> Option<Duration> {
         let listening = self.listening.as_mut()?.try_recv().ok()?;
         Some(listening.at.saturating_duration_since(self.started))
+    }
+
+    /// Waits until it has trimmed a stream, at most so long; says whether it has.
+    pub(super) async fn has_trimmed_within(&mut self, wait: Duration) -> bool {
+        let Some(trimmed) = &mut self.trimmed else { return true };
+        let has_trimmed = matches!(tokio::time::timeout(wait, trimmed).await, Ok(Ok(())));
+        if has_trimmed {
+            self.trimmed = None;
+        }
+        has_trimmed
     }
 
     /// SIGKILL.
@@ -114,14 +127,20 @@ impl Drop for Victim {
     }
 }
 
+/// Who waits for something that it says. They may have killed it instead.
+struct Tell {
+    listening: Option<oneshot::Sender<Listening>>,
+    trimmed: Option<oneshot::Sender<()>>,
+}
+
 /// Reads what it says, to the end.
 fn listen(
     stderr: ChildStderr,
-    tell: oneshot::Sender<Listening>,
+    tell: &mut Tell,
     history: &History,
     mut keep: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<Vec<String>> {
-    let (mut lines, mut line, mut tell) = (BufReader::new(stderr), Vec::new(), Some(tell));
+    let (mut lines, mut line) = (BufReader::new(stderr), Vec::new());
     let mut words = Vec::new();
     loop {
         line.clear();
@@ -132,10 +151,14 @@ fn listen(
         keep(&line)?;
         let text = String::from_utf8_lossy(&line).into_owned();
         if let Some(address) = address(&text)
-            && let Some(tell) = tell.take()
+            && let Some(tell) = tell.listening.take()
         {
-            // Whoever waited may have killed it instead.
             let _ = tell.send(Listening { at, address });
+        }
+        if text.contains("event=Trimmed")
+            && let Some(tell) = tell.trimmed.take()
+        {
+            let _ = tell.send(());
         }
         if text.contains(" ERROR ") || text.contains("panicked at") {
             history.note("broker-error", &json!({ "text": text.trim_end() }));

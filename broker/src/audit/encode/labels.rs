@@ -107,9 +107,9 @@ pub(super) fn labels(event: &Event) -> Labels {
         Event::Stream { change, .. } => {
             let (activity, severity, status) = match change {
                 StreamChange::Created => (1, Informational, Success),
-                StreamChange::Opened { .. }
-                | StreamChange::Resumed
-                | StreamChange::SegmentSealed { .. } => (3, Informational, Success),
+                StreamChange::Opened { .. } | StreamChange::Resumed | StreamChange::SegmentSealed { .. } => {
+                    (3, Informational, Success)
+                }
                 StreamChange::Trimmed { .. } => (4, Informational, Success),
                 StreamChange::DeadLettered { .. } | StreamChange::Repaired(_) => (3, Low, Success),
                 StreamChange::Full => (3, High, Failure),

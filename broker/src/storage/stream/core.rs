@@ -22,7 +22,7 @@ use super::producers::{ProducerSnapshot, ProducerTable, recover as follow};
 use super::record::{NewRecord, RecordHead, encode_head, leaf_of};
 use super::retention::{Decision, Moment, RetentionClock, Whole, trimmable};
 use super::settings::{Level, Retention, Snapshots, StreamOptions};
-use super::store::{Bounds, SignedCheckpoint, Stored, StreamDamage, StreamEvent, TrimReason};
+use super::store::{Bounds, SignedCheckpoint, Stored, StreamEvent, TrimReason};
 use super::tree::KeptState;
 use crate::storage::log::{Log, LogError, LogReader, NewFrame, SegmentInfo, SegmentPhase};
 use crate::vfs::{Vfs, replace};
@@ -81,7 +81,7 @@ impl StreamCore {
             log.show_unsynced();
         }
         let reader = log.reader();
-        let Recovered { tree, checkpoint, kept_policy_version, mut damage, stopped } =
+        let Recovered { tree, edge, checkpoint, kept_policy_version, mut damage, stopped } =
             recover(&*vfs, dir, &options, &log, recovery.state.as_ref())?;
         let mut core = Self {
             vfs,
@@ -108,9 +108,9 @@ impl StreamCore {
         core.policy_version = followed.policy_version;
         damage.extend(followed.damage);
         core.sealed = core.sealed_segments().len();
-        let damage: Vec<_> = damage.into_iter().chain(core.take_log_damage()).collect();
-        let events = damage.into_iter().map(StreamEvent::Damaged).collect();
-        Ok((core, Opened { events, cut: recovery.cut, stopped }))
+        let mut events = damage.into_iter().map(StreamEvent::Damaged).collect();
+        core.take_damage(&mut events);
+        Ok((core, Opened { events, cut: recovery.cut, stopped, edge }))
     }
 
     /// Writes some records in one go. They are not durable before [`StreamCore::commit`].
@@ -285,7 +285,9 @@ impl StreamCore {
 
     /// Damage that readers have found since it was last asked for.
     pub fn take_damage(&mut self, events: &mut Vec<StreamEvent>) {
-        events.extend(self.take_log_damage().into_iter().map(StreamEvent::Damaged));
+        let found = self.log.take_new_damage();
+        self.damaged = self.damaged.saturating_add(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        events.extend(found.iter().map(reported).map(StreamEvent::Damaged));
     }
 
     /// Changes what the policy says about the stream.
@@ -494,11 +496,5 @@ impl StreamCore {
             bytes: segment.bytes,
         }));
         std::mem::replace(&mut self.sealed, sealed.len()) < sealed.len()
-    }
-
-    fn take_log_damage(&mut self) -> Vec<StreamDamage> {
-        let found = self.log.take_new_damage();
-        self.damaged = self.damaged.saturating_add(u32::try_from(found.len()).unwrap_or(u32::MAX));
-        found.iter().map(reported).collect()
     }
 }

@@ -19,6 +19,8 @@ use sealbus_protocol::tlog::Hash;
 use super::core::StreamCore;
 use super::inbox::Inbox;
 use super::intake::{Intake, Queued, Undo, Wake};
+use super::nodes::NodeCache;
+use super::opening::Opened;
 use super::paging::{Places, read_page};
 use super::producers::ProducerSnapshot;
 use super::record::{NewRecord, records_of};
@@ -28,7 +30,6 @@ use super::store::{
     SignedCheckpoint, StoreError, StoredPage, StreamEvent, StreamState, StreamStats, StreamStore, Tail,
     Ticket, TrimReason, Waiter, WatchGuard,
 };
-use super::tree::NodeCache;
 use super::visible::Visible;
 use crate::locks::lock;
 use crate::storage::log::LogReader;
@@ -78,17 +79,18 @@ pub(super) struct Watchers {
 impl Stream {
     pub(super) fn new(
         core: StreamCore,
-        stopped: Option<Arc<str>>,
+        opened: &Opened,
         observer: Arc<dyn CommitObserver>,
         inbox: Arc<Inbox>,
     ) -> Arc<Self> {
+        let Opened { stopped, edge, .. } = opened;
         let state = stopped.clone().map_or(StreamState::Open, StreamState::Stopped);
         let bounds = core.bounds();
         let options = core.options().clone();
         let mut visible =
             Visible::new(bounds, core.end_record(), options.tail_bytes, core.checkpoint().cloned());
         if let Some(reason) = stopped {
-            visible.stopped(reason);
+            visible.stopped(Arc::clone(reason));
         }
         Arc::new_cyclic(|itself| Self {
             id: options.stream_id,
@@ -102,7 +104,7 @@ impl Stream {
             visible: Mutex::new(visible),
             reader: core.reader(),
             places: Mutex::default(),
-            nodes: Mutex::default(),
+            nodes: Mutex::new(NodeCache::new(edge.clone())),
             watchers: Arc::default(),
             observer,
             inbox,

@@ -14,6 +14,7 @@ mod events;
 mod handle;
 mod inbox;
 mod intake;
+mod nodes;
 mod opening;
 mod overlay;
 mod paging;

@@ -39,6 +39,8 @@ pub struct Opened {
     pub cut: Option<Cut>,
     /// Why nothing may be appended; none when all is well.
     pub stopped: Option<Arc<str>>,
+    /// The tree as the watermark has it: its nodes are right whatever has become of the leaves below.
+    pub edge: CompactRange,
 }
 
 /// Why a stream cannot be opened at all.
@@ -100,6 +102,7 @@ impl From<ReadError> for OpenError {
 /// A tree that was brought to the log's end.
 pub(super) struct Recovered {
     pub(super) tree: CompactRange,
+    pub(super) edge: CompactRange,
     pub(super) checkpoint: Option<SignedCheckpoint>,
     pub(super) kept_policy_version: u64,
     pub(super) damage: Vec<StreamDamage>,
@@ -123,8 +126,14 @@ pub(super) fn recover(
     if lost > 0 {
         damage.push(StreamDamage::Log(format!("the hashes of {lost} records are lost with them")));
     }
-    let mut recovered =
-        Recovered { tree, checkpoint: None, kept_policy_version: kept.policy_version, damage, stopped: None };
+    let mut recovered = Recovered {
+        tree,
+        edge: kept.tree.clone(),
+        checkpoint: None,
+        kept_policy_version: kept.policy_version,
+        damage,
+        stopped: None,
+    };
     match (found, kept.checkpoint) {
         (None, None) => {}
         (None, Some((size, _))) => {

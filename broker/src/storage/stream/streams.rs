@@ -86,7 +86,7 @@ impl Streams {
         let (core, opened) = StreamCore::open(Arc::clone(&self.parts.vfs), &dir, options, snapshot)?;
         let inbox = self.inbox_of(id);
         let observer = Arc::clone(&self.parts.observer);
-        let stream = Stream::new(core, opened.stopped.clone(), observer, Arc::clone(inbox));
+        let stream = Stream::new(core, &opened, observer, Arc::clone(inbox));
         if let Err(reason) = inbox.join(&stream) {
             stream.stop(&reason);
             stream.closed();

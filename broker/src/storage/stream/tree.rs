@@ -1,4 +1,4 @@
-//! The Merkle tree of a stream: its right edge, which the watermark keeps, and its nodes, from which proofs are made.
+//! The Merkle tree of a stream: its right edge, which the watermark keeps. Proofs are made by [`super::nodes`].
 //!
 //! ```text
 //!   watermark: right edge of the tree of W records, and the newest checkpoint that was signed by then
@@ -10,15 +10,11 @@
 //! since the watermark is always written first, so that a stand-in takes its place: the stream goes on, and the record
 //! can be proven to be lost.
 
-use std::cell::Cell;
 use std::ops::Range;
 
-use sealbus_protocol::tlog::{
-    CompactRange, Hash, ProveError, consistency_proof, inclusion_proof, leaf_hash, node_hash, prefix_at,
-};
+use sealbus_protocol::tlog::{CompactRange, Hash, leaf_hash};
 use sealbus_protocol::wire::{DecodeError, Reader, Write as _};
 
-use super::store::{ConsistencyAnswer, StoreError};
 use crate::storage::log::{LogReader, ReadError};
 
 /// What the watermark keeps for the stream.
@@ -115,140 +111,11 @@ pub(super) fn grow(
 }
 
 /// One for each record, whatever the reader gives.
-fn digests(reader: &LogReader, records: Range<u64>) -> Result<Vec<Option<Hash>>, ReadError> {
+pub(super) fn digests(reader: &LogReader, records: Range<u64>) -> Result<Vec<Option<Hash>>, ReadError> {
     let count = usize::try_from(records.end.saturating_sub(records.start)).unwrap_or(usize::MAX);
     let found = reader.digests(records)?;
     assert_eq!(found.len(), count, "a log answers for each record that it was asked for");
     Ok(found.into_iter().map(|digest| digest.map(Hash::new)).collect())
-}
-
-/// Levels below this are computed from the leaves when they are asked for: at most 128 of them for one node.
-const CACHED_FROM: u8 = 8;
-
-/// The upper nodes of the tree, as far as proofs have needed them. They never change.
-///
-/// 32 bytes for each 128 records, made from the digests at the first proof after a start.
-#[derive(Debug, Default)]
-pub(super) struct NodeCache {
-    /// `levels[n]` has the nodes of level `CACHED_FROM + n` from the left on.
-    levels: Vec<Vec<Hash>>,
-}
-
-impl NodeCache {
-    pub(super) fn inclusion(
-        &mut self,
-        reader: &LogReader,
-        leaf: u64,
-        size: u64,
-        root: Option<Hash>,
-    ) -> Result<Vec<Hash>, StoreError> {
-        self.prove(reader, size, root, |nodes| inclusion_proof(leaf, size, nodes))
-    }
-
-    pub(super) fn consistency(
-        &mut self,
-        reader: &LogReader,
-        old_size: u64,
-        size: u64,
-        root: Option<Hash>,
-    ) -> Result<ConsistencyAnswer, StoreError> {
-        self.prove(reader, size, root, |nodes| {
-            Ok(ConsistencyAnswer {
-                prefix: prefix_at(old_size, nodes)?.hashes().to_vec(),
-                proof: consistency_proof(old_size, size, nodes)?,
-            })
-        })
-    }
-
-    /// Makes a proof about the tree of `size`. With the root of a checkpoint at hand the nodes are first shown to lead
-    /// to it, so that a damaged index never becomes a proof that contradicts what was signed.
-    fn prove<T>(
-        &mut self,
-        reader: &LogReader,
-        size: u64,
-        root: Option<Hash>,
-        proof: impl FnOnce(&dyn Fn(u8, u64) -> Option<Hash>) -> Result<T, ProveError>,
-    ) -> Result<T, StoreError> {
-        self.extend(reader, size)?;
-        let failed: Cell<Option<StoreError>> = Cell::new(None);
-        let nodes = |level: u8, index: u64| match self.node(reader, level, index) {
-            Ok(node) => Some(node),
-            Err(error) => {
-                failed.set(Some(error));
-                None
-            }
-        };
-        let rooted = match root {
-            None => Ok(true),
-            Some(root) => prefix_at(size, &nodes).map(|range| range.root() == root),
-        };
-        let made = rooted.and_then(|rooted| if rooted { proof(&nodes).map(Some) } else { Ok(None) });
-        match (made, failed.take()) {
-            (Ok(Some(proof)), _) => Ok(proof),
-            (Ok(None), _) => {
-                // What was cached may come from a file that was damaged since: the next proof reads it anew.
-                self.levels.clear();
-                Err(StoreError::Unproven { size })
-            }
-            (Err(_), Some(error)) => Err(error),
-            (Err(_), None) => Err(StoreError::NoSuchTree { asked: size, size: reader.end_record() }),
-        }
-    }
-
-    fn node(&self, reader: &LogReader, level: u8, index: u64) -> Result<Hash, StoreError> {
-        if let Some(cached) = level.checked_sub(CACHED_FROM) {
-            let nodes = self.levels.get(usize::from(cached));
-            let place = usize::try_from(index).unwrap_or(usize::MAX);
-            return nodes
-                .and_then(|nodes| nodes.get(place))
-                .copied()
-                .ok_or(StoreError::NoSuchTree { asked: index, size: reader.end_record() });
-        }
-        let first = index << level;
-        subtree(reader, first..first.saturating_add(1 << level))
-    }
-
-    /// Adds the nodes that a tree of this size has.
-    fn extend(&mut self, reader: &LogReader, size: u64) -> Result<(), StoreError> {
-        let mut above = size >> CACHED_FROM;
-        let mut cached = 0_usize;
-        while above > 0 {
-            if self.levels.len() == cached {
-                self.levels.push(Vec::new());
-            }
-            let known = self.levels.get(cached).map_or(0, Vec::len);
-            for index in known as u64..above {
-                let node = match cached.checked_sub(1).and_then(|below| self.levels.get(below)) {
-                    None => {
-                        let first = index << CACHED_FROM;
-                        subtree(reader, first..first.saturating_add(1 << CACHED_FROM))?
-                    }
-                    Some(below) => {
-                        let left = usize::try_from(index).unwrap_or(usize::MAX).saturating_mul(2);
-                        match below.get(left..left.saturating_add(2)) {
-                            Some([left, right]) => node_hash(left, right),
-                            _ => return Err(StoreError::NoSuchTree { asked: size, size: known as u64 }),
-                        }
-                    }
-                };
-                if let Some(nodes) = self.levels.get_mut(cached) {
-                    nodes.push(node);
-                }
-            }
-            above >>= 1;
-            cached = cached.saturating_add(1);
-        }
-        Ok(())
-    }
-}
-
-/// The root over some leaves whose number is a power of two.
-fn subtree(reader: &LogReader, records: Range<u64>) -> Result<Hash, StoreError> {
-    let leaves = digests(reader, records.clone()).map_err(|error| StoreError::Disk(error.to_string()))?;
-    let leaves = records.zip(leaves).map(|(record, leaf)| leaf.unwrap_or_else(|| lost_leaf(record)));
-    let mut range = CompactRange::new();
-    range.extend(leaves);
-    Ok(range.root())
 }
 
 #[cfg(test)]

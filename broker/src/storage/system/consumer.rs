@@ -428,7 +428,8 @@ mod tests {
     fn parts_out_of_order_make_no_cursor() {
         let count = |offset, records, deliveries| DeliveryCount { offset, records, deliveries };
         assert!(Cursor::new(5, vec![6..7, 8..u64::MAX], vec![count(5, 1, 2), count(7, 1, 2)]).is_ok());
-        for settled in [&[5..6][..], &[4..7], &[7..7], &[8..9, 6..7]] {
+        let one = std::slice::from_ref;
+        for settled in [one(&(5..6)), one(&(4..7)), one(&(7..7)), &[8..9, 6..7]] {
             let refused = Cursor::new(5, settled.to_vec(), Vec::new());
             assert!(matches!(refused, Err(CursorError::Settled { .. })), "{settled:?}");
         }

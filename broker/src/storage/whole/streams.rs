@@ -253,7 +253,8 @@ impl Opened {
         let new: Vec<StreamEvent> =
             again.events.into_iter().filter(|event| !self.events.contains(event)).collect();
         self.events.extend(new);
-        Self { events: self.events, cut: self.cut.or(again.cut), stopped: again.stopped.or(self.stopped) }
+        let (cut, stopped) = (self.cut.or(again.cut), again.stopped.or(self.stopped));
+        Self { events: self.events, cut, stopped, edge: again.edge }
     }
 }
 

@@ -2,9 +2,7 @@
 
 use bytes::{Buf as _, Bytes};
 
-use crate::frame::{
-    Hello, IncarnationState, InstanceKind, Limits, Narrowed, SubscriptionId, Welcome,
-};
+use crate::frame::{Hello, IncarnationState, InstanceKind, Limits, Narrowed, SubscriptionId, Welcome};
 use crate::identity::Principal;
 use crate::ids::{BusId, IncarnationId, InstanceId, Kid, PolicyHash};
 use crate::session::{
