@@ -1,7 +1,7 @@
 //! A stream's history proves itself: to code that we did not write, across kills, and against whoever touches the disk.
 //! FAILURES T59.
 
-#![allow(clippy::panic, reason = "what helps a test fails the test")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "what helps a test fails the test")]
 
 use std::fs;
 use std::ops::Range;
@@ -471,4 +471,32 @@ async fn a_stream_whose_files_do_not_fit_its_checkpoint_takes_nothing_more_and_s
     let refusal = shop.publish("orders/eu", b"x").await.expect_err("the stream is stopped");
     assert!(refusal.reason().contains("checkpoint"), "{refusal}");
     shop.publish("bills/eu", b"x").await.expect("the other stream goes on");
+}
+
+/// FAILURES T48: nobody but the broker reads what is kept, whatever the process's mask is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bus = TestBus::with_storage("segment_bytes = \"64KiB\"\n");
+    let broker = serve(&bus).await;
+    let shop = bus.connect(broker.address(), "shop").await;
+    publish_large(&shop, 0..50).await;
+    let auditor = bus.connect(broker.address(), "auditor").await;
+    checkpoint_of(&auditor, "orders", 50).await;
+    let (mut folders, mut files) = (vec![bus.path("data")], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the folder can be read") {
+            let path = entry.expect("it can be listed").path();
+            let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+            // The engine of the index has files of its own, which nobody else can reach.
+            let is_reachable = !folder.ends_with("data/index");
+            assert!(mode & 0o077 == 0 || !is_reachable, "{}: {mode:o}", path.display());
+            if path.is_dir() && is_reachable {
+                folders.push(path);
+            } else {
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 10, "{files} files");
 }

@@ -27,9 +27,9 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.expect("the folder can be read");
         let (path, to) = (entry.path(), to.join(entry.file_name()));
         if path.is_dir() {
-            copy(&path, &to)
+            copy(&path, &to);
         } else {
-            drop(fs::copy(&path, &to).expect("a file can be copied"))
+            fs::copy(&path, &to).expect("a file can be copied");
         }
     }
 }

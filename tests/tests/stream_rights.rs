@@ -411,11 +411,15 @@ async fn what_a_producer_published_after_it_was_revoked_is_withheld_and_its_hist
         match within("replaying", replay.try_next()).await {
             Ok(Some(message)) => found.push(message.offset().expect("it is stored")),
             Ok(None) => break,
-            Err(DeliveryError::Skipped { from, to, .. }) => missing.push(from..to),
+            Err(DeliveryError::Skipped { from, to, .. }) => missing.push((from..to).collect::<Vec<_>>()),
             Err(error) => panic!("{error}"),
         }
     }
-    assert_eq!((found, missing), (expected.clone(), vec![5..10]), "the client says what is missing");
+    assert_eq!(
+        (found, missing.concat()),
+        (expected.clone(), vec![5, 6, 7, 8, 9]),
+        "the client says what is missing"
+    );
     let mut consumer = auditor.consume("orders", "work").await.expect("it may");
     let (mut found, mut missing) = (Vec::new(), 0);
     while found.len() < expected.len() {

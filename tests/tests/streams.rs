@@ -1,7 +1,7 @@
 //! Streams: what is acknowledged is there after the broker was killed, once, in order, and proves itself; and which
 //! streams there are is the policy's to say, while they run. FAILURES T61.
 
-#![allow(clippy::panic, reason = "what helps a test fails the test")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "what helps a test fails the test")]
 
 use std::collections::BTreeSet;
 
@@ -344,9 +344,8 @@ async fn a_topic_moves_into_a_stream_and_out_again_and_its_publisher_goes_on() {
     }
     drop(shop.close().await);
     while let Some(event) = events.next().await {
-        match event {
-            Event::Lost { from, to, .. } => lost -= to - from + 1,
-            _ => {}
+        if let Event::Lost { from, to, .. } = event {
+            lost -= to - from + 1;
         }
     }
     assert_eq!(lost, 0, "each is told of, once");

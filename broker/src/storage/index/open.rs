@@ -51,7 +51,7 @@ impl fmt::Display for Opened {
 /// with one in memory.
 pub fn open_or_rebuild(vfs: &dyn Vfs, dir: &Path, bus_id: &BusId) -> Result<(SledIndex, Opened), IndexError> {
     let there = vfs.list(dir).is_ok_and(|names| !names.is_empty());
-    match open(dir, bus_id) {
+    match open(vfs, dir, bus_id) {
         Ok((index, Held::Rows)) => return Ok((index, Opened::Kept)),
         Ok((index, Held::Nothing)) if !there => return Ok((index, Opened::Fresh)),
         // Something was there, and nothing is left of it: an engine that begins anew on what it cannot read.
@@ -59,15 +59,17 @@ pub fn open_or_rebuild(vfs: &dyn Vfs, dir: &Path, bus_id: &BusId) -> Result<(Sle
         Err(error) if !there => return Err(error),
         Err(error) => {
             let opened = Opened::MovedAside { reason: error.to_string(), to: move_aside(vfs, dir)? };
-            return open(dir, bus_id).map(|(index, _)| (index, opened));
+            return open(vfs, dir, bus_id).map(|(index, _)| (index, opened));
         }
     }
     let reason = "the index was there and held nothing".to_owned();
     let opened = Opened::MovedAside { reason, to: move_aside(vfs, dir)? };
-    open(dir, bus_id).map(|(index, _)| (index, opened))
+    open(vfs, dir, bus_id).map(|(index, _)| (index, opened))
 }
 
-fn open(dir: &Path, bus_id: &BusId) -> Result<(SledIndex, Held), IndexError> {
+fn open(vfs: &dyn Vfs, dir: &Path, bus_id: &BusId) -> Result<(SledIndex, Held), IndexError> {
+    // sled makes a directory that everybody may enter, and files that everybody may read. Where this fails, sled does.
+    let _ = vfs.create_dir_all(dir);
     RowIndex::open(SledRows::open(dir)?, bus_id)
 }
 

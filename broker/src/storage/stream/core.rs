@@ -266,9 +266,8 @@ impl StreamCore {
     /// # Errors
     /// As [`StreamCore::commit`]: a snapshot must not know more than a power loss leaves.
     pub fn producers(&mut self) -> Result<ProducerSnapshot, LogError> {
-        if !self.is_synced() {
-            self.commit()?;
-        }
+        // Also when the log is synced: completing a segment syncs it, and what that made durable is not observed yet.
+        self.commit()?;
         Ok(self.producers.snapshot(self.log.end_record()))
     }
 

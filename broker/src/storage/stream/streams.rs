@@ -1,6 +1,6 @@
 //! All streams of a broker, and the threads that write them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -41,6 +41,8 @@ pub struct Streams {
     inboxes: Vec<Arc<Inbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     open: Mutex<HashMap<StreamId, Arc<Stream>>>,
+    /// Those that are being read from the disk.
+    opening: Mutex<HashSet<StreamId>>,
 }
 
 impl Streams {
@@ -64,7 +66,13 @@ impl Streams {
             threads.push(named.spawn(move || writer.run())?);
             inboxes.push(inbox);
         }
-        Ok(Self { parts, inboxes, threads: Mutex::new(threads), open: Mutex::default() })
+        Ok(Self {
+            parts,
+            inboxes,
+            threads: Mutex::new(threads),
+            open: Mutex::default(),
+            opening: Mutex::default(),
+        })
     }
 
     /// Opens a stream and recovers it. Damage is in what is returned, for the caller to report. May block.
@@ -80,10 +88,14 @@ impl Streams {
         snapshot: Option<ProducerSnapshot>,
     ) -> Result<(Arc<Stream>, Opened), OpenError> {
         let id = options.stream_id;
-        let mut open = lock(&self.open);
-        assert!(!open.contains_key(&id), "a stream is opened once");
+        // Whoever looks for a stream does not wait until another one was read from the disk.
+        let is_alone = lock(&self.opening).insert(id);
+        assert!(is_alone && self.find(id).is_none(), "a stream is opened once");
         let dir = self.parts.dir.join(id.to_string());
-        let (core, opened) = StreamCore::open(Arc::clone(&self.parts.vfs), &dir, options, snapshot)?;
+        let recovered = StreamCore::open(Arc::clone(&self.parts.vfs), &dir, options, snapshot);
+        let mut open = lock(&self.open);
+        lock(&self.opening).remove(&id);
+        let (core, opened) = recovered?;
         let inbox = self.inbox_of(id);
         let observer = Arc::clone(&self.parts.observer);
         let stream = Stream::new(core, &opened, observer, Arc::clone(inbox));

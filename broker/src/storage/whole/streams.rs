@@ -1,7 +1,9 @@
 //! The streams of the policy, and those of dead letters: opened as they are wanted, each once.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::StreamId;
@@ -26,6 +28,9 @@ const DEAD_SEGMENT_BYTES: u64 = 4 * 1_024 * 1_024;
 
 /// Bytes of dead letters that stay in memory.
 const DEAD_TAIL_BYTES: usize = 256 * 1_024;
+
+/// Streams that are opened at a time. They wait for the disk rather than for a processor.
+const OPENERS: usize = 16;
 
 /// A stream that was opened.
 pub struct OpenedStream {
@@ -65,14 +70,16 @@ impl Storage {
         if self.log_key.is_none() && !policy.streams().is_empty() {
             return Err(StorageError::NoLogKey);
         }
+        {
+            let mut names = write(&self.names);
+            names.extend(policy.streams().iter().map(|stream| (stream.id(), stream.name().to_string())));
+        }
+        let mut shut = policy.streams().iter().collect::<Vec<_>>();
+        shut.retain(|stream| self.streams.find(stream.id()).is_none());
         let mut opened = Vec::new();
-        for stream in policy.streams() {
+        for (stream, outcome) in shut.iter().zip(self.open_together(&shut)) {
             let id = stream.id();
-            write(&self.names).insert(id, stream.name().to_string());
-            if self.streams.find(id).is_some() {
-                continue;
-            }
-            match self.open_stream(stream) {
+            match outcome {
                 Ok(stream) => {
                     lock(&self.unopened).remove(&id);
                     opened.push(stream);
@@ -89,6 +96,22 @@ impl Storage {
             }
         }
         Ok(opened)
+    }
+
+    /// Opens streams, several at a time: each waits for the disk a few times, and a thousand would do it one after the
+    /// other for half a minute. The outcomes are in their order.
+    fn open_together(&self, streams: &[&policy::Stream]) -> Vec<Result<OpenedStream, StorageError>> {
+        let share = streams.len().div_ceil(OPENERS).max(1);
+        let open = |share: &[&policy::Stream]| -> Vec<_> {
+            share.iter().map(|stream| self.open_stream(stream)).collect()
+        };
+        thread::scope(|scope| {
+            let openers: Vec<_> =
+                streams.chunks(share).map(|share| scope.spawn(move || open(share))).collect();
+            let joined =
+                openers.into_iter().map(|opener| opener.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            joined.flatten().collect()
+        })
     }
 
     /// A policy is in force: its retention and durability count from now on. Blocks.
