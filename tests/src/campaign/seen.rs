@@ -24,9 +24,6 @@ use sha2::{Digest as _, Sha256};
 use super::history::{Facts, Fingerprint};
 use super::place::system_options;
 
-/// Bytes of a page of readers that go by offset: less than a segment, so that pages end within them.
-const PAGE_BYTES: usize = 3_000;
-
 /// What a window remembers of a batch: its place in the sequence, its digest, its offset.
 pub type Remembered = (u64, u64, [u8; 32], Option<u64>);
 
@@ -116,6 +113,8 @@ pub struct StreamPlace<'a> {
     pub options: &'a StreamOptions,
     /// What was kept of its producers.
     pub snapshot: Option<&'a ProducerSnapshot>,
+    /// Bytes of a reader's page: less than a segment, so that pages end within them.
+    pub page_bytes: usize,
 }
 
 impl StreamPlace<'_> {
@@ -200,8 +199,8 @@ impl StreamPlace<'_> {
             root: *core.tree().root().as_bytes(),
             ..StreamSeen::default()
         };
-        seen.records = read_records(&core.reader(), &mut seen.wrong)?;
-        seen.skipped = read_offsets(&core.reader(), &seen.records, &mut seen.wrong)?;
+        seen.records = read_records(&core.reader(), self.page_bytes, &mut seen.wrong)?;
+        seen.skipped = read_offsets(&core.reader(), self.page_bytes, &seen.records, &mut seen.wrong)?;
         seen.checkpoint = match core.checkpoint() {
             None => None,
             Some(signed) => {
@@ -228,11 +227,11 @@ impl StreamPlace<'_> {
     }
 }
 
-fn read_records(reader: &LogReader, wrong: &mut Vec<String>) -> Result<Vec<RecordSeen>, String> {
+fn read_records(reader: &LogReader, page_bytes: usize, wrong: &mut Vec<String>) -> Result<Vec<RecordSeen>, String> {
     let mut records: Vec<RecordSeen> = Vec::new();
     let mut from = reader.first_record();
     loop {
-        let page = reader.read_records(from, PAGE_BYTES).map_err(|error| format!("it cannot be read: {error}"))?;
+        let page = reader.read_records(from, page_bytes).map_err(|error| format!("it cannot be read: {error}"))?;
         for frame in &page.frames {
             match decode(frame) {
                 Ok(stored) => {
@@ -265,6 +264,7 @@ fn read_records(reader: &LogReader, wrong: &mut Vec<String>) -> Result<Vec<Recor
 /// Reads from offset 0 on, which must give the same batches, and says what was skipped.
 fn read_offsets(
     reader: &LogReader,
+    page_bytes: usize,
     records: &[RecordSeen],
     wrong: &mut Vec<String>,
 ) -> Result<Vec<(u64, u64, bool)>, String> {
@@ -272,7 +272,7 @@ fn read_offsets(
     let mut skipped = Vec::new();
     let mut from = 0;
     loop {
-        let page = reader.read(from, PAGE_BYTES).map_err(|error| format!("it cannot be read: {error}"))?;
+        let page = reader.read(from, page_bytes).map_err(|error| format!("it cannot be read: {error}"))?;
         for frame in &page.frames {
             let found = (frame.record, frame.offset, frame.count);
             match expected.next().map(|record| (record.record, record.offset, record.messages)) {

@@ -33,6 +33,9 @@ const REMEMBERED_MAX: usize = 512;
 /// Moments that a thread takes at a time: neighbours have most of their directories in common.
 const MOMENTS_AT_A_TIME: usize = 8;
 
+/// Bytes of a reader's page.
+const PAGE_BYTES: usize = 3_000;
+
 /// Violations that are told in full.
 const EXAMPLES_MAX: usize = 12;
 
@@ -269,7 +272,8 @@ impl<'a> Finder<'a> {
         for (number, known) in self.streams.iter_mut().enumerate() {
             let dir = stream_dir(number);
             let options = self.plan.stream(number);
-            let place = StreamPlace { vfs: &vfs, dir: &dir, options: &options, snapshot: producers.1.get(number) };
+                let snapshot = producers.1.get(number);
+            let place = StreamPlace { vfs: &vfs, dir: &dir, options: &options, snapshot, page_bytes: PAGE_BYTES };
             let probe = self.probes.get(number);
             let random = &mut self.random;
             streams.push(known.get((key_of(&dir), producers_key), || {

@@ -102,21 +102,22 @@ fn run(storage: &Storage, stopping: &Stopping) {
 impl Storage {
     /// Reads every log whole, one after the other, for as long as it is told to go on. Blocks.
     pub(super) fn scrub_while(&self, go_on: &mut dyn FnMut() -> ControlFlow<()>) {
+        // Asked before each: one with nothing in it would not ask.
         for stream in self.streams.all() {
+            if go_on().is_break() {
+                return;
+            }
             if let Err(error) = stream.scrub_while(go_on) {
                 let text = StreamDamage::Log(error.to_string());
                 self.findings.add(stream.id(), stream.name(), StreamEvent::Damaged(text));
             }
-            if go_on().is_break() {
-                return;
-            }
         }
         for log in SystemLog::ALL {
-            if let Err(error) = self.system.reader(log).scrub_while(go_on) {
-                self.findings.add_system(format!("{log}: {error}"));
-            }
             if go_on().is_break() {
                 return;
+            }
+            if let Err(error) = self.system.reader(log).scrub_while(go_on) {
+                self.findings.add_system(format!("{log}: {error}"));
             }
         }
     }

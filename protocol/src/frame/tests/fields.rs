@@ -152,7 +152,7 @@ fn skipped_offsets_are_some() {
     client_refuses(&edited(&skipped, 16, &5u64.to_be_bytes()), "to");
     client_refuses(&edited(&skipped, 16, &[0; 8]), "to");
     client_refuses(&edited(&skipped, 7, &[0]), "why");
-    client_refuses(&edited(&skipped, 7, &[3]), "why");
+    client_refuses(&edited(&skipped, 7, &[4]), "why");
 }
 
 #[test]
