@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
 use sealbus_broker::clock::{Clock, SystemClock};
 use sealbus_broker::config::{Config, ListenerConfig, LogConfig, LogFormat, Revocation};
 use sealbus_broker::vfs::OsVfs;
@@ -81,6 +82,8 @@ fn serve(config: Config, path: &Path) -> Result<Verdict, Failure> {
     // Private keys are in memory: no core dumps, and no other process of this user may attach.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| Failure::new("forbid core dumps of the broker", error))?;
+    // The broker's own files have their modes whatever the mask is; the index's engine makes its files by the mask.
+    umask(Mode::RWXG | Mode::RWXO);
     start_log(&config.log)?;
     let attempted = format!("serve the bus of {}", path.display());
     block_on(async move {
