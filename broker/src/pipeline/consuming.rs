@@ -15,7 +15,7 @@ use sealbus_protocol::frame::{
     Consume, RecordRange, RequestId, Settle, SettleItem, Settlement, Skipped, SkippedWhy, StreamStart,
     SubscriptionId, Sync,
 };
-use sealbus_protocol::policy::{Narrowed, RuleId, StreamVerb, Verb};
+use sealbus_protocol::policy::{DenialRule, Narrowed, RuleId, StreamVerb, Verb};
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::topic::TopicFilter;
@@ -110,8 +110,10 @@ impl Client {
                     "consume {stream}: the rules allow part of what is asked for, and a member must be allowed all \
                      of it; ask for less with a filter"
                 );
-                self.refuse_subscription(wire, asked, Refusal::new(Code::Denied, reason));
-                return Ok(());
+                let (target, refusal) =
+                    (Target::Stream(stream.to_string()), Refusal::new(Code::Denied, reason));
+                let by = (Verb::Consume, DenialRule::Default);
+                return self.refuse_denied_subscription(wire, asked, target, by, refusal);
             }
             Err(denial) => {
                 let refusal = denied("consume", &stream, &denial);
