@@ -17,6 +17,7 @@
 
 pub mod audit;
 pub mod bus;
+pub mod campaign;
 pub mod evil;
 pub mod flights;
 pub mod killing;

@@ -58,7 +58,8 @@ impl Author {
     /// When the topic is none.
     #[must_use]
     pub fn new(number: u8, topic: &str, stream_id: StreamId) -> Self {
-        let (principal, topic) = (principal(), Topic::parse(topic).expect("the campaign's topics are topics"));
+        let (principal, topic) =
+            (principal(), Topic::parse(topic).expect("the campaign's topics are topics"));
         let key = SigningKey::from_seed(&[number; 32].into());
         let context = ProducerContext {
             bus_id: BUS,
@@ -93,9 +94,21 @@ impl Author {
     pub fn sign(&mut self, messages: u32, bytes: usize, random: &mut Random) -> Bytes {
         let mut open = OpenBatch::new(START_MS);
         for _ in 0..messages {
-            open.push(START_MS, b"", Headers::NONE, &random.bytes(bytes)).expect("campaigns have small batches");
+            open.push(START_MS, b"", Headers::NONE, &random.bytes(bytes))
+                .expect("campaigns have small batches");
         }
         self.chain.sign(open, &self.context, &self.key).bytes().clone()
+    }
+
+    /// Bytes that a batch of one message of so many bytes has.
+    ///
+    /// # Panics
+    /// When it does not fit into one.
+    #[must_use]
+    pub fn len_of(bytes: usize) -> usize {
+        let mut open = OpenBatch::new(START_MS);
+        open.push(START_MS, b"", Headers::NONE, &vec![0; bytes]).expect("campaigns have small batches");
+        open.bytes_len()
     }
 
     /// Signs a sign of life.

@@ -145,7 +145,9 @@ impl Family {
             Self::Removals => return removals(subject),
         };
         let files: Vec<(usize, &File)> = match self {
-            Self::SealedFlips | Self::SealedCuts | Self::IndexFlips => subject.files_of(kind).take(1).collect(),
+            Self::SealedFlips | Self::SealedCuts | Self::IndexFlips => {
+                subject.files_of(kind).take(1).collect()
+            }
             _ => subject.files_of(kind).collect(),
         };
         if self == Self::BothWatermarkFlips {
@@ -173,7 +175,11 @@ impl Family {
     /// Whether it has so many cases that not all of them are looked at closely.
     const fn is_large(self) -> bool {
         match self {
-            Self::SealedFlips | Self::ActiveFlips | Self::WatermarkFlips | Self::ActiveCuts | Self::SealedCuts => true,
+            Self::SealedFlips
+            | Self::ActiveFlips
+            | Self::WatermarkFlips
+            | Self::ActiveCuts
+            | Self::SealedCuts => true,
             Self::IndexFlips
             | Self::BothWatermarkFlips
             | Self::CheckpointFlips
@@ -193,7 +199,9 @@ impl Family {
                 scope.spawn(|| {
                     loop {
                         let from = next.fetch_add(CASES_AT_A_TIME, Ordering::Relaxed);
-                        let Some(mine) = cases.get(from..cases.len().min(from + CASES_AT_A_TIME)) else { return };
+                        let Some(mine) = cases.get(from..cases.len().min(from + CASES_AT_A_TIME)) else {
+                            return;
+                        };
                         for (number, case) in mine.iter().enumerate() {
                             seed_salts(from as u64);
                             let is_near = self.is_large() && number % CLOSE_ONE_IN > 0;
@@ -221,7 +229,8 @@ impl Family {
 fn is_header(file: &File, byte: u64) -> bool {
     match file.kind {
         Kind::Sealed | Kind::Active => {
-            byte < SEGMENT_HEADER_BYTES + 40 || file.records.last().is_some_and(|(_, at, _)| (*at..*at + 40).contains(&byte))
+            byte < SEGMENT_HEADER_BYTES + 40
+                || file.records.last().is_some_and(|(_, at, _)| (*at..*at + 40).contains(&byte))
         }
         Kind::Index => byte < 160 || byte + 64 > file.bytes.len() as u64,
         Kind::Watermark => byte < 160 || byte + 8 > file.bytes.len() as u64,
@@ -327,7 +336,9 @@ impl Case {
     fn describe(&self, subject: &Subject) -> String {
         let name = |number: &usize| {
             let path = subject.files.get(*number).map(|file| file.path.as_path());
-            path.and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+            path.and_then(|path| path.file_name())
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default()
         };
         match self {
             Self::Flip(number, bit) => format!("bit {bit} of {} is turned over", name(number)),
@@ -335,7 +346,9 @@ impl Case {
                 format!("bit {bit} of {} and {} is turned over", name(first), name(second))
             }
             Self::Cut(number, len) => format!("{} ends at {len}", name(number)),
-            Self::Swap(number, first, second) => format!("blocks {first} and {second} of {} are swapped", name(number)),
+            Self::Swap(number, first, second) => {
+                format!("blocks {first} and {second} of {} are swapped", name(number))
+            }
             Self::Remove(numbers) => {
                 let names: Vec<String> = numbers.iter().map(name).collect();
                 format!("{} gone", names.join(", "))
@@ -415,7 +428,8 @@ fn judge_seen(
     for record in &seen.records {
         let number = usize::try_from(record.record).unwrap_or(usize::MAX);
         // Behind damage that has lost count, a record may have another number; never another offset.
-        let is_it = |place: &usize| entries.get(*place).is_some_and(|entry| entry.fingerprint == record.fingerprint);
+        let is_it =
+            |place: &usize| entries.get(*place).is_some_and(|entry| entry.fingerprint == record.fingerprint);
         let entry = Some(number).filter(is_it).or_else(|| (0..entries.len()).find(is_it));
         match entry {
             Some(place) => {

@@ -14,6 +14,7 @@ use sealbus_broker::storage::stream::Level;
 use sealbus_broker::vfs::{Limits, SimVfs, Vfs};
 
 use super::author::POLICY_VERSION;
+use super::forgetful::{Forgetful, Forgets};
 use super::place::Plan;
 use super::random::{Random, seed_salts};
 use super::report::Report;
@@ -32,6 +33,8 @@ pub enum Disk {
     SkipsSyncs,
     /// Nothing for directories.
     SkipsDirectorySyncs,
+    /// Nothing for some files.
+    Forgets(Forgets),
 }
 
 /// A campaign.
@@ -60,7 +63,7 @@ impl Crashes {
         while tally.states() < self.states {
             self.script(seed, tally);
             seed = seed.wrapping_add(1);
-            if self.disk != Disk::Honest && tally.losses() > 0 {
+            if self.disk != Disk::Honest && tally.violations() > 0 {
                 break;
             }
         }
@@ -68,6 +71,7 @@ impl Crashes {
             Disk::Honest => "storage-crash-points",
             Disk::SkipsSyncs => "storage-crash-points-without-syncs",
             Disk::SkipsDirectorySyncs => "storage-crash-points-without-directory-syncs",
+            Disk::Forgets(_) => "storage-crash-points-without-some-syncs",
         };
         Report::of(test, self.seed, since, tally)
     }
@@ -81,7 +85,7 @@ impl Crashes {
             let life_seed = seed.wrapping_mul(1_000_003).wrapping_add(life);
             seed_salts(life_seed);
             match self.disk {
-                Disk::Honest => {}
+                Disk::Honest | Disk::Forgets(_) => {}
                 Disk::SkipsSyncs => sim.skip_syncs(true),
                 Disk::SkipsDirectorySyncs => sim.skip_directory_syncs(true),
             }
@@ -121,7 +125,7 @@ impl Crashes {
 
     /// One life on an honest disk: none of its steps may fail.
     fn live(&self, sim: &SimVfs, (plan, seed): (Plan, u64), rest: Rest, before: Before) -> Rest {
-        let opened = open(sim, (plan, seed), rest, before);
+        let opened = self.open(sim, (plan, seed), rest, before);
         let mut rig = match opened {
             Ok(rig) => rig,
             Err(rest) => return rest,
@@ -134,7 +138,7 @@ impl Crashes {
         if let Err(refused) = &done {
             rig.wrong.push(format!("on a disk without faults: {refused}"));
         }
-        let mut rig = match open(sim, (plan, seed ^ 0xffff), rig.kill(), Before::SameDisk) {
+        let mut rig = match self.open(sim, (plan, seed ^ 0xffff), rig.kill(), Before::SameDisk) {
             Ok(rig) => rig,
             Err(rest) => return rest,
         };
@@ -146,16 +150,19 @@ impl Crashes {
         }
         rig.kill()
     }
-}
 
-fn open(sim: &SimVfs, plan: (Plan, u64), rest: Rest, before: Before) -> Result<Rig, Rest> {
-    let counted = sim.clone();
-    let vfs: Arc<dyn Vfs> = Arc::new(sim.clone());
-    Rig::open(&vfs, move || counted.operations(), plan, rest, before).map_err(|failed| {
-        let (refused, mut rest) = *failed;
-        rest.wrong.push(format!("on a disk without faults: {refused}"));
-        rest
-    })
+    fn open(&self, sim: &SimVfs, plan: (Plan, u64), rest: Rest, before: Before) -> Result<Rig, Rest> {
+        let counted = sim.clone();
+        let vfs: Arc<dyn Vfs> = match self.disk {
+            Disk::Honest | Disk::SkipsSyncs | Disk::SkipsDirectorySyncs => Arc::new(sim.clone()),
+            Disk::Forgets(forgets) => Arc::new(Forgetful::new(sim.clone(), forgets)),
+        };
+        Rig::open(&vfs, move || counted.operations(), plan, rest, before).map_err(|failed| {
+            let (refused, mut rest) = *failed;
+            rest.wrong.push(format!("on a disk without faults: {refused}"));
+            rest
+        })
+    }
 }
 
 /// Scripts differ in how their streams are kept.

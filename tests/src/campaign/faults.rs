@@ -88,7 +88,9 @@ impl Fault {
         match self {
             Self::Sync | Self::SyncDirectory => sim.fail_nth(self.operation(), nth, EIO),
             Self::NoRoomForSomeTime => sim.fail_from(self.operation(), nth, ENOSPC),
-            Self::NoRoom | Self::NoRoomForHalf | Self::NoRoomForFile => sim.fail_nth(self.operation(), nth, ENOSPC),
+            Self::NoRoom | Self::NoRoomForHalf | Self::NoRoomForFile => {
+                sim.fail_nth(self.operation(), nth, ENOSPC)
+            }
         }
     }
 }
@@ -157,7 +159,10 @@ impl Faults {
         fault.arm(&sim, nth);
         let life = Life::new(self, &sim);
         let report = |wrong: Vec<String>, more: Vec<String>| {
-            wrong.into_iter().chain(more).for_each(|wrong| tally.violation(format!("{fault:?} {nth}: {wrong}")));
+            wrong
+                .into_iter()
+                .chain(more)
+                .for_each(|wrong| tally.violation(format!("{fault:?} {nth}: {wrong}")));
         };
         let mut wrong = Vec::new();
         let mut rest = Rest::nothing();
@@ -199,7 +204,9 @@ impl Faults {
                 wrong.push(format!("a lack of room stops it: {refused}"));
             }
         }
-        if fault.is_lack_of_room() && let Err(refused) = rig.prove_usable() {
+        if fault.is_lack_of_room()
+            && let Err(refused) = rig.prove_usable()
+        {
             wrong.push(format!("there is room again, and it does not go on: {refused}"));
         }
         let latest = |rest: &Rest| (rest.now_ms + 2_000, POLICY_VERSION + 1_000_000);

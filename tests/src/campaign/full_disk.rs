@@ -70,6 +70,17 @@ impl Kind {
         }
     }
 
+    /// The name that its report has.
+    #[must_use]
+    pub const fn test(self) -> &'static str {
+        match self {
+            Self::Ext4 => "storage-full-disk-ext4",
+            Self::Ext4WithReserve => "storage-full-disk-ext4-with-reserve",
+            Self::Tmpfs => "storage-full-disk-tmpfs",
+            Self::ReadOnly => "storage-disk-turns-read-only",
+        }
+    }
+
     /// The kind of this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
@@ -118,7 +129,9 @@ fn fill(kind: Kind, at: &Path) -> Outcome {
         }
         let free = vfs.free_bytes(at).unwrap_or_default();
         let kept = publisher.acknowledged();
-        outcome.remarks.push(format!("full after {kept} batches with {free} bytes left, said within {took:?}"));
+        outcome
+            .remarks
+            .push(format!("full after {kept} batches with {free} bytes left, said within {took:?}"));
         if stream.state() != StreamState::Full {
             outcome.wrong.push(format!("the disk is full and the stream is {:?}", stream.state()));
         }
@@ -177,6 +190,8 @@ fn turn_read_only(mounted: &Mounted) -> Result<Outcome, String> {
     }
     outcome.wrong.extend(publisher.check(&stream).into_iter().map(|wrong| format!("read-only: {wrong}")));
     live.close();
+    // It holds the files open.
+    drop(stream);
     mounted.mend()?;
     let live = Live::start(Arc::new(OsVfs), &streams, 0);
     let (stream, opened) = live.open(&publisher);
@@ -236,10 +251,12 @@ impl Mounted {
 
     /// The name of the device that stands for the image.
     fn loop_device(&self) -> Result<String, String> {
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| format!("the mounts: {error}"))?;
+        let mounts =
+            fs::read_to_string("/proc/self/mounts").map_err(|error| format!("the mounts: {error}"))?;
         let at = self.at.display().to_string();
         let line = mounts.lines().find(|line| line.split(' ').nth(1) == Some(at.as_str()));
-        let device = line.and_then(|line| line.split(' ').next()).and_then(|device| device.strip_prefix("/dev/"));
+        let device =
+            line.and_then(|line| line.split(' ').next()).and_then(|device| device.strip_prefix("/dev/"));
         device.map(str::to_owned).ok_or_else(|| format!("{at} is on no device"))
     }
 

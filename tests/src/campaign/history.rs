@@ -77,7 +77,9 @@ impl Facts<'_> {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = Sha256::new();
-        for number in [self.offset, self.messages.into(), self.append_ms, self.policy_version, self.key_record] {
+        for number in
+            [self.offset, self.messages.into(), self.append_ms, self.policy_version, self.key_record]
+        {
             hash.update(number.to_be_bytes());
         }
         hash.update((self.topic.len() as u64).to_be_bytes());

@@ -10,7 +10,9 @@ use sealbus_protocol::ids::{IncarnationId, StreamId};
 use sealbus_protocol::topic::Topic;
 
 use super::author::Identity;
-use super::history::{BatchEntry, Consumer, Fingerprint, History, PlainHistory, Position, StreamHistory, When};
+use super::history::{
+    BatchEntry, Consumer, Fingerprint, History, PlainHistory, Position, StreamHistory, When,
+};
 use super::place::stream_id;
 use super::seen::{CursorsSeen, PlainSeen, Remembered, StreamSeen};
 
@@ -43,7 +45,8 @@ impl<'a> Judge<'a> {
     /// A judge with everything that was handed over.
     #[must_use]
     pub fn new(history: &'a History, identities: &'a [Identity]) -> Self {
-        let roots = [0, 1].map(|stream: usize| history.streams.get(stream).map_or_else(Vec::new, StreamHistory::roots));
+        let roots = [0, 1]
+            .map(|stream: usize| history.streams.get(stream).map_or_else(Vec::new, StreamHistory::roots));
         Self { history, identities, roots }
     }
 
@@ -117,13 +120,18 @@ impl<'a> Judge<'a> {
             }
             match entry {
                 Some(entry) if entry.fingerprint == record.fingerprint => {}
-                Some(_) => wrong(format!("I2: record {} at offset {} is altered", record.record, record.offset)),
+                Some(_) => {
+                    wrong(format!("I2: record {} at offset {} is altered", record.record, record.offset))
+                }
                 None => wrong(format!("I2: record {} was never handed over", record.record)),
             }
             next = record.record + 1;
         }
         if next != seen.end_record {
-            wrong(format!("I1: the last record that comes is before {next}, the stream ends at {}", seen.end_record));
+            wrong(format!(
+                "I1: the last record that comes is before {next}, the stream ends at {}",
+                seen.end_record
+            ));
         }
         self.tree(number, history, seen, operations, wrong);
         let windows = windows_of(self.identities, kept);
@@ -155,7 +163,8 @@ impl<'a> Judge<'a> {
         if root_of(seen.end_record) != Some(&seen.root) {
             wrong(format!("the tree over {} batches has another root", seen.end_record));
         }
-        let must = largest(&history.checkpoints, |signed| (signed.size, signed.when.must_be_there(operations)));
+        let must =
+            largest(&history.checkpoints, |signed| (signed.size, signed.when.must_be_there(operations)));
         let may = largest(&history.checkpoints, |signed| (signed.size, signed.when.may_be_there(operations)));
         match seen.checkpoint {
             None if must.is_none() => {}
@@ -165,7 +174,10 @@ impl<'a> Judge<'a> {
                     wrong(format!("a checkpoint over {size} batches, {must:?} was signed, {may:?} may be"));
                 }
                 if size > seen.end_record {
-                    wrong(format!("a checkpoint over {size} batches, of which {} are there", seen.end_record));
+                    wrong(format!(
+                        "a checkpoint over {size} batches, of which {} are there",
+                        seen.end_record
+                    ));
                 }
                 if root_of(size) != Some(&root) {
                     wrong(format!("the checkpoint over {size} batches has another root"));
@@ -177,7 +189,10 @@ impl<'a> Judge<'a> {
     fn cursors(&self, found: &CursorsSeen, seen: &Seen, operations: usize, wrong: &mut Vec<String>) {
         let mut found_wrong = |text: String| wrong.push(format!("$cursors: {text}"));
         found.wrong.iter().for_each(|text| found_wrong(text.clone()));
-        found.damage.iter().for_each(|text| found_wrong(format!("a power loss is reported as damage: {text}")));
+        found
+            .damage
+            .iter()
+            .for_each(|text| found_wrong(format!("a power loss is reported as damage: {text}")));
         let mut known = 0;
         for (consumer, places) in &self.history.cursors {
             let position = found.positions.get(&key_of(consumer)).copied();
@@ -189,7 +204,10 @@ impl<'a> Judge<'a> {
             if let (Some(position), Some(stream)) = (position, end)
                 && position > stream.end
             {
-                found_wrong(format!("{} stands at {position}, the stream ends at {}", consumer.1, stream.end));
+                found_wrong(format!(
+                    "{} stands at {position}, the stream ends at {}",
+                    consumer.1, stream.end
+                ));
             }
         }
         if known != found.positions.len() {
@@ -235,7 +253,8 @@ fn judge_beginning(
     if seen.first > may {
         wrong(format!("I1: it begins at {}, and may only be trimmed below {may}", seen.first));
     }
-    let expected: Vec<(u64, u64, bool)> = (seen.first > 0).then_some((0, seen.first, true)).into_iter().collect();
+    let expected: Vec<(u64, u64, bool)> =
+        (seen.first > 0).then_some((0, seen.first, true)).into_iter().collect();
     if seen.skipped != expected {
         wrong(format!("a reader is told to skip {:?}, not {expected:?}", seen.skipped));
     }

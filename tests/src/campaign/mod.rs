@@ -18,6 +18,7 @@ pub mod author;
 pub mod corruption;
 pub mod crash;
 pub mod faults;
+pub mod forgetful;
 pub mod full_disk;
 pub mod history;
 pub mod judge;

@@ -31,11 +31,8 @@ pub struct Plan {
 
 impl Plan {
     /// Small segments, everything synced before it is acknowledged, the first stream bounded.
-    pub const SMALL: Self = Self {
-        segment_bytes: 8 * 1_024,
-        levels: [Level::Fsync, Level::Fsync],
-        keep_messages: Some(60),
-    };
+    pub const SMALL: Self =
+        Self { segment_bytes: 8 * 1_024, levels: [Level::Fsync, Level::Fsync], keep_messages: Some(60) };
 
     /// How a stream is opened.
     #[must_use]
@@ -75,7 +72,13 @@ pub fn system_dir(which: SystemLog) -> PathBuf {
 /// How a log of the broker's own is opened.
 #[must_use]
 pub fn system_options(which: SystemLog) -> LogOptions {
-    LogOptions { bus_id: BUS, log_id: which.log_id(), segment_bytes: SYSTEM_SEGMENT_BYTES, digest: None, salt }
+    LogOptions {
+        bus_id: BUS,
+        log_id: which.log_id(),
+        segment_bytes: SYSTEM_SEGMENT_BYTES,
+        digest: None,
+        salt,
+    }
 }
 
 /// Signs the checkpoints of a stream.

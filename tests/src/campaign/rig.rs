@@ -317,8 +317,14 @@ impl Rig {
                 let shape = match self.random.between(1, 10) {
                     1..=2 => Shape::Heartbeat,
                     3..=6 => Shape::Messages(1, self.random.between(0, 300) as usize),
-                    7..=9 => Shape::Messages(self.random.between(2, 9) as u32, self.random.between(0, 120) as usize),
-                    _ => Shape::Messages(self.random.between(1, 3) as u32, self.random.between(500, 1_800) as usize),
+                    7..=9 => Shape::Messages(
+                        self.random.between(2, 9) as u32,
+                        self.random.between(0, 120) as usize,
+                    ),
+                    _ => Shape::Messages(
+                        self.random.between(1, 3) as u32,
+                        self.random.between(500, 1_800) as usize,
+                    ),
                 };
                 (*self.random.pick(&authors), shape)
             })
@@ -343,7 +349,8 @@ impl Rig {
                     rig.did("groups");
                     let given: Vec<u64> = stored.iter().map(|stored| stored.offset).collect();
                     if given != offsets {
-                        rig.wrong.push(format!("I3: batches got the offsets {given:?} in place of {offsets:?}"));
+                        rig.wrong
+                            .push(format!("I3: batches got the offsets {given:?} in place of {offsets:?}"));
                     }
                     Ok(())
                 }
@@ -587,7 +594,9 @@ impl Rig {
         let producer = self.producers.0.get_mut(author)?;
         let batch = match (producer.to_send.pop_front(), shape) {
             (Some(batch), _) => batch,
-            (None, Shape::Messages(messages, bytes)) => producer.author.sign(messages, bytes, &mut self.random),
+            (None, Shape::Messages(messages, bytes)) => {
+                producer.author.sign(messages, bytes, &mut self.random)
+            }
             (None, Shape::Heartbeat) => producer.author.sign_heartbeat(),
         };
         let identity = producer.author.identity();
@@ -633,7 +642,8 @@ impl Rig {
     }
 
     fn offsets_of_last(&self, stream: usize, batches: usize) -> Vec<u64> {
-        let entries = self.history.streams.get(stream).map(|history| history.entries.as_slice()).unwrap_or_default();
+        let entries =
+            self.history.streams.get(stream).map(|history| history.entries.as_slice()).unwrap_or_default();
         let from = entries.len().saturating_sub(batches);
         entries.iter().skip(from).map(|entry| entry.offset).collect()
     }
@@ -693,7 +703,8 @@ impl Rig {
             match event {
                 StreamEvent::CheckpointSigned { size } => {
                     if *size != history.entries.len() as u64 {
-                        self.wrong.push(format!("a checkpoint over {size} of {} batches", history.entries.len()));
+                        self.wrong
+                            .push(format!("a checkpoint over {size} of {} batches", history.entries.len()));
                     }
                     history.checkpoints.push(Signed { size: *size, when: When { begun, acked } });
                 }
@@ -777,7 +788,9 @@ impl Rig {
             let must = history.entries.iter().take_while(|entry| entry.when.acked.is_some()).count();
             if before == Before::SameDisk && (records < must || records > history.entries.len()) {
                 let handed = history.entries.len();
-                let text = format!("I1: stream {number} has {records} batches, {must} acknowledged, {handed} handed over");
+                let text = format!(
+                    "I1: stream {number} has {records} batches, {must} acknowledged, {handed} handed over"
+                );
                 self.wrong.push(text);
             }
             ends.push(history.entries.get(records..).unwrap_or_default().to_vec());
@@ -800,7 +813,8 @@ impl Rig {
                 Before::PowerLoss => history.settle(records),
             }
         }
-        self.policy_version = self.policy_version.max(POLICY_VERSION + self.history.policies.entries.len() as u64);
+        self.policy_version =
+            self.policy_version.max(POLICY_VERSION + self.history.policies.entries.len() as u64);
         self.settle_cursors(positions, before);
         self.settle_producers(&ends);
     }
@@ -814,13 +828,17 @@ impl Rig {
             let tail = places.get(from..).unwrap_or_default();
             match tail.iter().rposition(|(position, _)| *position == found) {
                 Some(place) => places.truncate(from + place + 1),
-                None if found.is_none() && tail.iter().all(|(_, when)| when.acked.is_none()) => places.clear(),
+                None if found.is_none() && tail.iter().all(|(_, when)| when.acked.is_none()) => {
+                    places.clear()
+                }
                 None if before == Before::PowerLoss => {
                     // An older one, of the moment at which the power was lost. The check of that state has judged it.
                     places.retain(|(position, _)| *position == found);
                     places.truncate(1);
                 }
-                None => self.wrong.push(format!("{name} of stream {stream} stands at {found:?}, not in {tail:?}")),
+                None => {
+                    self.wrong.push(format!("{name} of stream {stream} stands at {found:?}, not in {tail:?}"))
+                }
             }
             for (_, when) in places {
                 *when = match before {
@@ -846,9 +864,14 @@ impl Rig {
                     continue;
                 }
                 let identity = producer.author.identity();
-                let recovered = known.producers.iter().find(|found| found.claim.incarnation_id == identity.incarnation_id());
-                let sequence = recovered.and_then(|found| found.topics.iter().find(|(topic, _)| topic == identity.topic()));
-                producer.sequence = sequence.map_or_else(SequenceState::from_start, |(_, state)| state.clone());
+                let recovered = known
+                    .producers
+                    .iter()
+                    .find(|found| found.claim.incarnation_id == identity.incarnation_id());
+                let sequence = recovered
+                    .and_then(|found| found.topics.iter().find(|(topic, _)| topic == identity.topic()));
+                producer.sequence =
+                    sequence.map_or_else(SequenceState::from_start, |(_, state)| state.clone());
                 let history = self.history.streams.get(number);
                 let kept = history.map(|history| history.entries.as_slice()).unwrap_or_default();
                 for entry in kept.iter().rev().filter(|entry| entry.author == author).take(3) {
@@ -899,8 +922,9 @@ impl Opened {
         let (policies, keys, kept_producers) =
             (open(SystemLog::Policy)?, open(SystemLog::Keys)?, open(SystemLog::Producers)?);
         let which = SystemLog::Cursors;
-        let (cursors, recovered) = CursorLog::open(Arc::clone(vfs), &system_dir(which), system_options(which))
-            .map_err(|error| other(Part::System(which), error.to_string()))?;
+        let (cursors, recovered) =
+            CursorLog::open(Arc::clone(vfs), &system_dir(which), system_options(which))
+                .map_err(|error| other(Part::System(which), error.to_string()))?;
         damage.extend(recovered.recovery.damage.iter().map(|damage| format!("{which}: {damage:?}")));
         damage.extend(recovered.refused.iter().map(ToString::to_string));
         let positions = recovered.consumers.iter();
@@ -908,7 +932,8 @@ impl Opened {
             .map(|kept| ((kept.key.stream, kept.key.name.to_string()), kept.cursor.position()))
             .collect();
         let producers = Part::System(SystemLog::Producers);
-        let mut snapshots = read_snapshots(&kept_producers.reader()).map_err(|error| other(producers, error))?;
+        let mut snapshots =
+            read_snapshots(&kept_producers.reader()).map_err(|error| other(producers, error))?;
         let mut streams = Vec::new();
         for stream in 0..STREAMS.len() {
             let snapshot = snapshots.take(stream_id(stream));

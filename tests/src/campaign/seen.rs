@@ -227,11 +227,16 @@ impl StreamPlace<'_> {
     }
 }
 
-fn read_records(reader: &LogReader, page_bytes: usize, wrong: &mut Vec<String>) -> Result<Vec<RecordSeen>, String> {
+fn read_records(
+    reader: &LogReader,
+    page_bytes: usize,
+    wrong: &mut Vec<String>,
+) -> Result<Vec<RecordSeen>, String> {
     let mut records: Vec<RecordSeen> = Vec::new();
     let mut from = reader.first_record();
     loop {
-        let page = reader.read_records(from, page_bytes).map_err(|error| format!("it cannot be read: {error}"))?;
+        let page =
+            reader.read_records(from, page_bytes).map_err(|error| format!("it cannot be read: {error}"))?;
         for frame in &page.frames {
             match decode(frame) {
                 Ok(stored) => {
@@ -312,7 +317,8 @@ pub fn see_plain(vfs: &Arc<dyn Vfs>, dir: &Path, which: SystemLog) -> Result<Pla
 }
 
 fn go_on_plain(vfs: &Arc<dyn Vfs>, dir: &Path, which: SystemLog, before: &PlainSeen) -> Result<(), String> {
-    let (mut log, again) = open_plain(vfs, dir, which).map_err(|error| format!("opening it again: {error}"))?;
+    let (mut log, again) =
+        open_plain(vfs, dir, which).map_err(|error| format!("opening it again: {error}"))?;
     if again.records != before.records || !again.damage.is_empty() && before.damage.is_empty() {
         return Err(format!("opened again it is another: {again:?} in place of {before:?}"));
     }
@@ -321,7 +327,8 @@ fn go_on_plain(vfs: &Arc<dyn Vfs>, dir: &Path, which: SystemLog, before: &PlainS
     log.append(&[frame]).map_err(|error| format!("adding to it: {error}"))?;
     log.sync().map_err(|error| format!("syncing what was added: {error}"))?;
     drop(log);
-    let (_, after) = open_plain(vfs, dir, which).map_err(|error| format!("opening it after adding: {error}"))?;
+    let (_, after) =
+        open_plain(vfs, dir, which).map_err(|error| format!("opening it after adding: {error}"))?;
     let mut expected = before.records.clone();
     expected.push(Sha256::digest(payload).into());
     if after.records != expected {

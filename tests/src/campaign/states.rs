@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,7 +25,9 @@ use super::history::History;
 use super::judge::{Judge, Seen};
 use super::place::{Plan, STREAMS, stream_dir, stream_id, system_dir};
 use super::random::{Random, seed_salts};
-use super::seen::{CursorsSeen, PlainSeen, Probe, StreamPlace, StreamSeen, see_cursors, see_plain, see_producers};
+use super::seen::{
+    CursorsSeen, PlainSeen, Probe, StreamPlace, StreamSeen, see_cursors, see_plain, see_producers,
+};
 
 /// Directories of one kind whose recoveries a thread remembers.
 const REMEMBERED_MAX: usize = 512;
@@ -189,7 +191,14 @@ impl Run<'_> {
         });
     }
 
-    fn moment(&self, moment: usize, limits: Limits, judge: &Judge<'_>, finder: &mut Finder<'_>, tally: &Tally) {
+    fn moment(
+        &self,
+        moment: usize,
+        limits: Limits,
+        judge: &Judge<'_>,
+        finder: &mut Finder<'_>,
+        tally: &Tally,
+    ) {
         tally.moments.fetch_add(1, Ordering::Relaxed);
         for (description, state) in self.sim.crash_states(moment, limits) {
             seed_salts(self.seed ^ moment as u64 ^ 0x5a17_0000_0000);
@@ -253,10 +262,11 @@ impl<'a> Finder<'a> {
         let key_of = |dir: &Path| state.digest_below(dir).unwrap_or_default();
         let tally = self.tally;
         let [keys, policies] = &mut self.plain;
-        let [keys, policies] = [(keys, SystemLog::Keys), (policies, SystemLog::Policy)].map(|(known, which)| {
-            let dir = system_dir(which);
-            known.get(key_of(&dir), || recover(tally, &dir, || see_plain(&vfs, &dir, which)))
-        });
+        let [keys, policies] =
+            [(keys, SystemLog::Keys), (policies, SystemLog::Policy)].map(|(known, which)| {
+                let dir = system_dir(which);
+                known.get(key_of(&dir), || recover(tally, &dir, || see_plain(&vfs, &dir, which)))
+            });
         let dir = system_dir(SystemLog::Cursors);
         let cursors = self.cursors.get(key_of(&dir), || recover(tally, &dir, || see_cursors(&vfs, &dir)));
         let dir = system_dir(SystemLog::Producers);
@@ -272,8 +282,9 @@ impl<'a> Finder<'a> {
         for (number, known) in self.streams.iter_mut().enumerate() {
             let dir = stream_dir(number);
             let options = self.plan.stream(number);
-                let snapshot = producers.1.get(number);
-            let place = StreamPlace { vfs: &vfs, dir: &dir, options: &options, snapshot, page_bytes: PAGE_BYTES };
+            let snapshot = producers.1.get(number);
+            let place =
+                StreamPlace { vfs: &vfs, dir: &dir, options: &options, snapshot, page_bytes: PAGE_BYTES };
             let probe = self.probes.get(number);
             let random = &mut self.random;
             streams.push(known.get((key_of(&dir), producers_key), || {

@@ -21,6 +21,9 @@ pub const SEGMENT_HEADER_BYTES: u64 = 96;
 const FRAME_HEADER_BYTES: u64 = 40;
 const RECORD_HEAD_BYTES: u64 = 18;
 
+/// Bytes of the longest batch that fills a segment: more than any other batch has.
+const LAST_BYTES_MAX: usize = 4_500;
+
 /// What a file is to the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -85,10 +88,17 @@ impl Subject {
         while core.bytes() < bytes {
             let author = usize::from(random.one_in(2));
             let Some(signing) = authors.get_mut(author) else { break };
-            let batch = match random.between(1, 6) {
-                1 => signing.sign_heartbeat(),
-                2..=4 => signing.sign(random.between(1, 3) as u32, random.between(10, 200) as usize, &mut random.clone()),
-                _ => signing.sign(2, random.between(400, 1_500) as usize, &mut random),
+            let active_bytes = core.segments().last().map_or(0, |active| active.bytes);
+            let rest = segment_bytes.saturating_sub(active_bytes);
+            let batch = match (fitting(rest, signing), random.between(1, 6)) {
+                // The last of a segment fills it to its last byte.
+                (Some(bytes), _) => signing.sign(1, bytes, &mut random),
+                (None, 1) => signing.sign_heartbeat(),
+                (None, 2..=4) => {
+                    let (messages, bytes) = (random.between(1, 3) as u32, random.between(10, 200) as usize);
+                    signing.sign(messages, bytes, &mut random)
+                }
+                (None, _) => signing.sign(2, random.between(400, 1_500) as usize, &mut random),
             };
             let topic = signing.identity().topic().clone();
             let batch = Batch::decode(batch).expect("an author's batch is well formed");
@@ -107,8 +117,7 @@ impl Subject {
                 },
                 0,
             );
-            let record =
-                NewRecord::of_batch(&batch, topic, 5, InstanceKind::Random, POLICY_VERSION, now_ms);
+            let record = NewRecord::of_batch(&batch, topic, 5, InstanceKind::Random, POLICY_VERSION, now_ms);
             core.append_group(&[record]).expect("a disk without faults takes a batch");
             core.commit().expect("a disk without faults syncs");
             core.maintain(Moment::simulated(now_ms), None, &mut Vec::new()).expect("and keeps what is due");
@@ -132,11 +141,19 @@ impl Subject {
     }
 }
 
+/// Bytes of the message with which a batch takes all that is left of a segment, when little is left.
+fn fitting(rest: u64, author: &Author) -> Option<usize> {
+    let overhead = FRAME_HEADER_BYTES + RECORD_HEAD_BYTES + author.identity().topic().as_str().len() as u64;
+    let batch = usize::try_from(rest.checked_sub(overhead)?).ok().filter(|batch| *batch < LAST_BYTES_MAX)?;
+    (0..batch).rev().take(512).find(|bytes| Author::len_of(*bytes) == batch)
+}
+
 /// The files, with the records worked out from what was published.
 fn files_of(sim: &SimVfs, dir: &Path, history: &StreamHistory) -> Vec<File> {
     let mut paths: Vec<PathBuf> = sim.files().into_iter().filter(|path| path.starts_with(dir)).collect();
     paths.sort_by_key(|path| (path.extension().is_none_or(|extension| extension != "log"), path.clone()));
-    let segments = paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")).count();
+    let segments =
+        paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")).count();
     let mut record = 0;
     let mut files = Vec::new();
     for (number, path) in paths.into_iter().enumerate() {
