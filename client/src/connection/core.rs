@@ -30,7 +30,7 @@ use crate::error::{CloseError, CloseReason, ConnectError, PublishError, RequestE
 use crate::event::{Event, EventHub};
 use crate::subscription::bindings::Keyring;
 use crate::subscription::feed::Overdrawn;
-use crate::subscription::settle::{Settler, Settling, answer_all};
+use crate::subscription::settle::{Settler, Settling};
 
 use super::command::{AdministerReply, CheckpointAnswer, CloseReply, Command};
 use super::inquiring::Inquiries;
@@ -269,7 +269,7 @@ impl Core {
             }
             ClientEvent::Settled(settled) => {
                 if let Some(Asked::Settle { settling, .. }) = self.requests.remove(&settled.request) {
-                    answer_all(settling.waiters, &Ok(()));
+                    settling.answer(Ok(()));
                 }
             }
             ClientEvent::Checkpoint(reply) => {
@@ -330,7 +330,7 @@ impl Core {
             Some(Asked::Read(feed)) => self.handle_subscribe_refused_at(feed, refusal, now),
             Some(Asked::Binding(kid)) => self.keyring.handle_answer(kid, Some(refusal.to_string())),
             Some(Asked::Settle { settling, .. }) => {
-                answer_all(settling.waiters, &Err(SettleError::Refused(refusal)));
+                settling.answer(Err(SettleError::Refused(refusal)));
             }
             Some(asked @ (Asked::Administer(_) | Asked::Checkpoint(_))) => {
                 asked.refuse(RequestError::Refused(refusal));

@@ -89,7 +89,7 @@ fn send(
     settler: &Arc<Settler>,
     settling: Settling,
 ) -> Sent {
-    let sync = if settling.waiters.is_empty() { Sync::No } else { Sync::Yes };
+    let sync = if settling.waiter.is_none() { Sync::No } else { Sync::Yes };
     match session.settle(subscription, settling.items.clone(), sync) {
         Ok(Some(request)) => {
             let settler = Arc::clone(settler);

@@ -4,7 +4,13 @@
 //!   message.ack() ──┐                                               ┌──> SETTLE, up to 64 ranges
 //!   message.ack() ──┼── | 3..7 ack | 9 nack 5 s | 12 ack | ... | ──┤
 //!   message.nack() ─┘     offsets that follow each other are one    └──> again after a reconnect, if it was not sent
+//!
+//!   message.ack_sync() ── | 8 ack, awaited | ───────────────────────────> SETTLE of this alone, and SETTLED or REFUSED
 //! ```
+//!
+//! A verdict whose answer is awaited travels alone: what the broker says then is said of that message and of no other.
+//! Were it sent together with others, one of them that has been given to somebody else would refuse all, and whoever
+//! waits would undo what was in fact settled.
 //!
 //! Bounded: when the connection is slow or gone, an acknowledgement waits for room until the request deadline. What
 //! has been sent and was not asked to be answered may be lost with the connection; then the message is delivered again,
@@ -31,9 +37,6 @@ const QUEUED_MAX: usize = 1_024;
 /// Ranges of one frame, and what is sent without waiting for more. Beyond, a frame costs little beside its items.
 pub(crate) const FRAME_ITEMS_MAX: usize = 64;
 
-/// Callers that wait for an answer, so that they are bounded too.
-const WAITERS_MAX: usize = 1_024;
-
 pub(crate) type Waiter = oneshot::Sender<Result<(), SettleError>>;
 
 /// What the messages of one durable consumer share with the connection.
@@ -49,8 +52,7 @@ pub(crate) struct Settler {
 
 #[derive(Debug, Default)]
 struct State {
-    items: VecDeque<SettleItem>,
-    waiters: Vec<Waiter>,
+    items: VecDeque<Queued>,
     urgency: Urgency,
     /// Whether the connection knows that something waits, and how urgent it is.
     noted: Option<Urgency>,
@@ -65,11 +67,25 @@ pub(crate) enum Urgency {
     Now,
 }
 
-/// What goes into one frame, and who waits for its answer.
+/// A verdict, and who waits to hear that it is on the broker's disk.
+#[derive(Debug)]
+struct Queued {
+    item: SettleItem,
+    waiter: Option<Waiter>,
+}
+
+/// What goes into one frame, and who waits for its answer: then it is a single item.
 #[derive(Debug)]
 pub(crate) struct Settling {
     pub(crate) items: Vec<SettleItem>,
-    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) waiter: Option<Waiter>,
+}
+
+impl Settling {
+    /// Tells whoever waits for the frame's answer.
+    pub(crate) fn answer(self, answer: Result<(), SettleError>) {
+        answer_to(self.waiter, answer);
+    }
 }
 
 /// What became of a push.
@@ -132,15 +148,13 @@ impl Settler {
         if let Some(reason) = &state.ended {
             return Err(SettleError::Closed(reason.clone()));
         }
-        state.waiters.retain(|waiter| !waiter.is_closed());
-        let crowded = waiter.is_some() && state.waiters.len() >= WAITERS_MAX;
-        if crowded || !state.append(offset, settlement) {
+        let is_awaited = waiter.is_some();
+        if !state.append(offset, settlement, waiter) {
             return Ok(Pushed::Full);
         }
-        if waiter.is_some() || state.items.len() >= FRAME_ITEMS_MAX {
+        if is_awaited || state.items.len() >= FRAME_ITEMS_MAX {
             state.urgency = Urgency::Now;
         }
-        state.waiters.extend(waiter.take());
         self.note(state);
         Ok(Pushed::Done)
     }
@@ -171,20 +185,20 @@ impl Settler {
     /// What goes into the next frame.
     pub(crate) fn take(&self) -> Option<Settling> {
         let mut state = locked(&self.state);
-        if state.items.is_empty() {
-            return None;
+        let first = state.items.pop_front()?;
+        let mut settling = Settling { items: vec![first.item], waiter: first.waiter };
+        if settling.waiter.is_none() {
+            let together = state.items.iter().take(FRAME_ITEMS_MAX - 1);
+            let count = together.take_while(|queued| queued.waiter.is_none()).count();
+            settling.items.extend(state.items.drain(..count).map(|queued| queued.item));
         }
-        let count = state.items.len().min(FRAME_ITEMS_MAX);
-        let items = state.items.drain(..count).collect();
-        // Their items may be among those that stay; then they are answered with the last of them.
-        let waiters = if state.items.is_empty() { std::mem::take(&mut state.waiters) } else { Vec::new() };
         if state.items.is_empty() {
             state.urgency = Urgency::MayWait;
             state.noted = None;
         }
         drop(state);
         self.changed.notify_waiters();
-        Some(Settling { items, waiters })
+        Some(settling)
     }
 
     /// A frame could not be sent, or its answer was lost with the connection: it goes first with the next one. To
@@ -194,12 +208,12 @@ impl Settler {
         if let Some(reason) = &state.ended {
             let reason = reason.clone();
             drop(state);
-            return answer_all(settling.waiters, &Err(SettleError::Closed(reason)));
+            return settling.answer(Err(SettleError::Closed(reason)));
         }
-        for item in settling.items.into_iter().rev() {
-            state.items.push_front(item);
+        let Settling { items, mut waiter } = settling;
+        for item in items.into_iter().rev() {
+            state.items.push_front(Queued { item, waiter: waiter.take() });
         }
-        state.waiters.extend(settling.waiters);
         state.urgency = Urgency::Now;
         state.noted = Some(Urgency::Now);
     }
@@ -208,10 +222,11 @@ impl Settler {
     pub(crate) fn end(&self, reason: &CloseReason) {
         let mut state = locked(&self.state);
         state.ended.get_or_insert_with(|| reason.clone());
-        state.items.clear();
-        let waiters = std::mem::take(&mut state.waiters);
+        let items = std::mem::take(&mut state.items);
         drop(state);
-        answer_all(waiters, &Err(SettleError::Closed(reason.clone())));
+        for queued in items {
+            answer_to(queued.waiter, Err(SettleError::Closed(reason.clone())));
+        }
         self.changed.notify_waiters();
     }
 
@@ -225,9 +240,10 @@ impl Settler {
 }
 
 impl State {
-    /// Adds a verdict, to the range before it where it can; false when there is no room.
-    fn append(&mut self, offset: u64, settlement: Settlement) -> bool {
-        if let Some(last) = self.items.back_mut()
+    /// Adds a verdict, to the range before it where it can and nobody waits; false when there is no room. The waiter is
+    /// taken only when there is.
+    fn append(&mut self, offset: u64, settlement: Settlement, waiter: &mut Option<Waiter>) -> bool {
+        if let (None, Some(Queued { item: last, waiter: None })) = (&waiter, self.items.back_mut())
             && last.settlement == settlement
             && last.offset.checked_add(u64::from(last.count.get())) == Some(offset)
             && let Some(count) = last.count.checked_add(1)
@@ -238,21 +254,23 @@ impl State {
         if self.items.len() >= QUEUED_MAX {
             return false;
         }
-        self.items.push_back(SettleItem { offset, count: NonZeroU32::MIN, settlement });
+        let item = SettleItem { offset, count: NonZeroU32::MIN, settlement };
+        self.items.push_back(Queued { item, waiter: waiter.take() });
         true
     }
 }
 
-/// Tells everybody who waits for a frame's answer.
-pub(crate) fn answer_all(waiters: Vec<Waiter>, answer: &Result<(), SettleError>) {
-    for waiter in waiters {
+fn answer_to(waiter: Option<Waiter>, answer: Result<(), SettleError>) {
+    if let Some(waiter) = waiter {
         // Who has stopped waiting chose so.
-        let _ = waiter.send(answer.clone());
+        let _ = waiter.send(answer);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sealbus_protocol::refusal::{Code, Refusal};
+
     use super::*;
 
     fn settler() -> Settler {
@@ -295,24 +313,41 @@ mod tests {
         assert_eq!((settled, first.len()), (Ok(()), FRAME_ITEMS_MAX), "room lets it in");
     }
 
+    /// What the broker says of one message must not be taken for an answer about another.
     #[tokio::test]
-    async fn an_answer_that_is_awaited_goes_at_once_and_comes_with_the_last_item() {
+    async fn a_verdict_that_is_awaited_travels_alone_and_has_its_own_answer() {
         let settler = settler();
         for offset in 0..FRAME_ITEMS_MAX as u64 {
             settler.settle(2 * offset, Settlement::Ack).await.unwrap();
         }
-        let wait = settler.settle_durably(1_000, Settlement::Ack);
+        let refused = || Refusal::new(Code::Conflict, "it is with somebody else");
+        let waits = async {
+            tokio::join!(
+                settler.settle_durably(1_000, Settlement::Ack),
+                settler.settle_durably(1_001, Settlement::Ack),
+                settler.settle(1_002, Settlement::Ack),
+            )
+        };
         let connection = async {
             assert_eq!(settler.urgency(), Some(Urgency::Now));
+            let plain = settler.take().unwrap();
+            assert_eq!((plain.items.len(), plain.waiter.is_some()), (FRAME_ITEMS_MAX, false));
+            settler.give_back(plain);
+            assert_eq!(settler.take().unwrap().items.len(), FRAME_ITEMS_MAX);
             let first = settler.take().unwrap();
-            assert!(first.waiters.is_empty(), "its item is not among these");
+            settler.give_back(first);
+            let first = settler.take().unwrap();
+            assert_eq!((first.items.len(), first.items[0].offset), (1, 1_000));
             let second = settler.take().unwrap();
-            settler.give_back(second);
-            let second = settler.take().unwrap();
-            assert_eq!((second.items.len(), second.waiters.len()), (1, 1));
-            answer_all(second.waiters, &Ok(()));
+            assert_eq!((second.items.len(), second.items[0].offset), (1, 1_001));
+            let last = settler.take().unwrap();
+            assert_eq!((last.items[0].offset, last.waiter.is_some()), (1_002, false));
+            second.answer(Ok(()));
+            first.answer(Err(SettleError::Refused(refused())));
         };
-        assert_eq!(tokio::join!(wait, connection).0, Ok(()));
+        let ((first, second, third), ()) = tokio::join!(waits, connection);
+        assert_eq!(first, Err(SettleError::Refused(refused())));
+        assert_eq!((second, third), (Ok(()), Ok(())));
     }
 
     #[tokio::test]
