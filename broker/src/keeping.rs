@@ -5,6 +5,7 @@
 //!   stop: sessions are gone --> cursors --> producers --> streams --> $...
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::pipeline::FanOut;
 use crate::policy::PolicyInForce;
 use crate::producers::{Claim, SequenceKey};
 use crate::storage::stream::RecoveredProducer;
-use crate::storage::stream::store::{StreamDamage, StreamEvent};
+use crate::storage::stream::store::{Bounds, StreamDamage, StreamEvent};
 use crate::storage::whole::{
     Finding, OpenedStream, Recovered, Scrubber, Storage, StorageError, StorageParts, Unopened,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Keeping {
     flusher: Option<CursorFlusher>,
     scrubber: Option<Scrubber>,
     tasks: Vec<JoinHandle<()>>,
+    /// Told of what was found and not told yet.
+    audit: Audit,
 }
 
 /// Opens everything that a broker keeps.
@@ -84,9 +87,9 @@ pub(crate) async fn open(
     }
     record_policy(&storage, policy).await?;
     let opened = follow_or(&storage, policy, audit, Unopened::StaysShut).await?;
-    let end_of = |id| storage.stream(id).map(|store| store.bounds().end);
+    let ends: HashMap<StreamId, u64> = opened.iter().map(|stream| (stream.id, stream.bounds.end)).collect();
     let keys: Vec<_> = kept.iter().map(|kept| kept.key.clone()).collect();
-    let consumers = Arc::new(Consumers::restore(kept, end_of));
+    let consumers = Arc::new(Consumers::restore(kept, |id| ends.get(&id).copied()));
     let of = Arc::clone(&storage);
     blocking(move || of.open_known_dead_letters(keys)).await;
     report_findings(&storage, audit);
@@ -114,12 +117,9 @@ async fn follow_or(
     report_findings(storage, audit);
     let opened = followed?;
     for stream in &opened {
-        let change = match (stream.is_new, storage.stream(stream.id)) {
-            (false, Some(store)) => {
-                let bounds = store.bounds();
-                StreamChange::Opened { first: bounds.first, end: bounds.end }
-            }
-            (true, _) | (false, None) => StreamChange::Created,
+        let change = match stream.bounds {
+            Bounds { end: 0, .. } => StreamChange::Created,
+            Bounds { first, end } => StreamChange::Opened { first, end },
         };
         record(audit, &stream.name, stream.id, change);
         stream.opened.events.iter().for_each(|event| report(audit, &stream.name, stream.id, event));
@@ -155,8 +155,14 @@ pub(crate) async fn record_policy(
     }
 }
 
-/// Gives the producers that streams know back to the bus.
-pub(crate) fn restore_producers(bus: &Bus, opened: Vec<OpenedStream>) {
+/// Gives the producers that streams know back to the bus, which from then on has these streams.
+pub(crate) fn admit(bus: &Bus, opened: Vec<OpenedStream>) {
+    let ids: Vec<StreamId> = opened.iter().map(|stream| stream.id).collect();
+    restore_producers(bus, opened);
+    bus.storage.admit(ids);
+}
+
+fn restore_producers(bus: &Bus, opened: Vec<OpenedStream>) {
     let mut producers = lock(&bus.producers);
     let mut found: Vec<_> = opened
         .into_iter()
@@ -187,7 +193,7 @@ impl Kept {
     pub(crate) fn begin(self, bus: &Arc<Bus>) -> Keeping {
         let Self { storage, consumers, fan_out, opened, clock } = self;
         fan_out.begin(bus);
-        restore_producers(bus, opened);
+        admit(bus, opened);
         let system = Arc::clone(storage.system());
         let flusher = match CursorFlusher::start(Arc::clone(&consumers), system, Arc::clone(&clock)) {
             Ok(flusher) => Some(flusher),
@@ -213,7 +219,7 @@ impl Kept {
             tokio::spawn(undertaker.run()),
             tokio::spawn(look_after(Arc::clone(&storage), Arc::clone(&consumers), bus.audit.clone())),
         ];
-        Keeping { storage, flusher, scrubber, tasks }
+        Keeping { storage, flusher, scrubber, tasks, audit: bus.audit.clone() }
     }
 
     /// It came to nothing.
@@ -224,9 +230,10 @@ impl Kept {
 }
 
 impl Keeping {
-    /// Nobody publishes or consumes any more: writes what waits, and closes.
+    /// Nobody publishes or consumes any more: writes what waits, closes, and tells the audit log what was found since it
+    /// was last told, or by closing. The next start would not find all of it again.
     pub(crate) async fn stop(self) {
-        let Self { storage, flusher, scrubber, tasks } = self;
+        let Self { storage, flusher, scrubber, tasks, audit } = self;
         // Both only do again at the next start what they leave undone here.
         for task in tasks {
             task.abort();
@@ -239,6 +246,7 @@ impl Keeping {
                 flusher.stop();
             }
             storage.close();
+            report_findings(&storage, &audit);
         })
         .await;
     }

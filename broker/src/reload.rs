@@ -128,10 +128,9 @@ impl Changes {
         };
         self.bus.audit.record_durable(event).await.map_err(ReloadError::Audit)?;
         for stream in &opened {
-            let end = self.bus.storage.stream(stream.id).map_or(0, |store| store.bounds().end);
-            self.bus.consumers.handle_stream_opened(stream.id, end);
+            self.bus.consumers.handle_stream_opened(stream.id, stream.bounds.end);
         }
-        keeping::restore_producers(&self.bus, opened);
+        keeping::admit(&self.bus, opened);
         self.bus.policy.store(Arc::clone(&after));
         let barrier = self.bus.sessions.raise(|control, barrier| control.policy = Some(barrier));
         // Each session watches over its own marker; the grace is for their turns, and ends one that never has its own.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::stream::store::{
     Bounds, SkipReason, SkippedOffsets, StoreError, Stored, StreamStore, Tail, Waiter, WatchGuard,
 };
-use super::system::keys::{KeyDirectory, StoredKey};
+use super::system::keys::{KeyDirectory, KeyError, StoredKey};
 
 /// Bytes of batches that a reader takes at a time. It keeps one page, so that this is what a slow one costs.
 const PAGE_BYTES: usize = 256 * 1_024;
@@ -101,19 +101,23 @@ impl Source {
     /// What follows. May block.
     ///
     /// # Errors
-    /// [`StoreError`] when the disk does not answer. A batch whose key record is damaged cannot be proven to anybody:
-    /// it is skipped and named like a damaged batch.
+    /// [`StoreError`] when the disk does not answer, be it for the stream or for a key: nothing is passed over that may be
+    /// read a moment later. A batch whose key record is damaged cannot be proven to anybody: it is skipped and named like
+    /// a damaged batch.
     pub fn read(&self, from: u64) -> Result<Page, StoreError> {
         let page = self.store.read(from, PAGE_BYTES)?;
         let mut entries: Vec<Entry> = page.skipped.into_iter().map(Entry::Skipped).collect();
         for stored in page.batches {
             entries.push(match self.keys.load(stored.key_record) {
                 Ok(key) => Entry::Batch(Proven { stored, key }),
-                Err(_) => Entry::Skipped(SkippedOffsets {
-                    from: stored.offset,
-                    to: stored.next_offset(),
-                    why: SkipReason::Damaged,
-                }),
+                Err(error @ KeyError::Read { .. }) => return Err(StoreError::Disk(error.to_string())),
+                Err(KeyError::Missing { .. } | KeyError::Malformed { .. }) => {
+                    Entry::Skipped(SkippedOffsets {
+                        from: stored.offset,
+                        to: stored.next_offset(),
+                        why: SkipReason::Damaged,
+                    })
+                }
             });
         }
         // A stable sort: a batch without messages stays before the one that has its offset.

@@ -73,7 +73,8 @@ pub(super) struct Scan {
 pub(super) enum Unreadable {
     /// Fail: what they say decides what is done to the file.
     Fail,
-    /// Take them for damage, so that the frames around them can be served.
+    /// Take them for damage, so that the frames around them can be served, if the disk can read other parts of the file.
+    /// Fail when it reads nothing: a disk that does not answer for a moment has not lost what is on it.
     Damage,
 }
 
@@ -240,7 +241,7 @@ impl Window<'_> {
         Ok(())
     }
 
-    /// Reads one page alone after a failure; one that cannot be read becomes zeros, which are no frame.
+    /// Reads one page alone after a failure; one that cannot be read although others can becomes zeros, which are no frame.
     fn read_page(&mut self, position: u64, filled: usize, error: io::Error) -> io::Result<usize> {
         let broken = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
         if !broken {
@@ -251,11 +252,25 @@ impl Window<'_> {
         let page = rest.get_mut(..len).unwrap_or_default();
         match self.file.read_at(position, page) {
             Ok(read) if read > 0 => Ok(read),
-            Ok(_) | Err(_) => {
-                page.fill(0);
+            Ok(_) | Err(_) if self.reads_elsewhere(position) => {
+                let rest = self.bytes.get_mut(filled..).unwrap_or_default();
+                rest.get_mut(..len).unwrap_or_default().fill(0);
                 Ok(len)
             }
+            Ok(_) | Err(_) => Err(error),
         }
+    }
+
+    /// Whether the disk can read the first or the last page of the file, which is not the one at this place. It is the
+    /// disk that is asked, not what the system's memory has of it.
+    fn reads_elsewhere(&self, position: u64) -> bool {
+        let Some(last) = self.file.len().ok().and_then(|len| len.checked_sub(1)) else { return false };
+        let page_of = |position: u64| position / UNREADABLE_BYTES as u64;
+        self.file.forget_cached();
+        [0, last].into_iter().filter(|witness| page_of(*witness) != page_of(position)).any(|witness| {
+            let mut byte = [0];
+            matches!(self.file.read_at(witness, &mut byte), Ok(1))
+        })
     }
 
     /// All whole frames from here on whose offsets are possible, whether they are in order or not.

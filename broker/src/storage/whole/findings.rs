@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use sealbus_protocol::ids::StreamId;
 
 use super::storage::Storage;
+use super::streams::OpenedStream;
 use crate::locks::lock;
 use crate::storage::log::{Damage, IndexOutcome};
 use crate::storage::stream::Opened;
@@ -50,6 +51,15 @@ impl Findings {
         if let Some(reason) = opened.stopped {
             self.add(id, name, StreamEvent::Stopped(reason));
         }
+    }
+
+    /// Of a stream that was opened and is closed again: what was mended or cut is not found a second time.
+    pub(super) fn add_given_up(&self, stream: OpenedStream) {
+        let OpenedStream { id, name, opened, index_remark, .. } = stream;
+        if let Some(remark) = index_remark {
+            self.add(id, &name, StreamEvent::Damaged(StreamDamage::IndexRebuilt(remark)));
+        }
+        self.add_opened(id, &name, opened);
     }
 
     /// Of one of the broker's own logs.

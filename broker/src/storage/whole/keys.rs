@@ -10,7 +10,7 @@ use sealbus_protocol::ids::Kid;
 use super::storage::Storage;
 use crate::locks::lock;
 use crate::storage::index::LogEnd;
-use crate::storage::system::keys::{KEY_FRAME, StoredKey, encode_key};
+use crate::storage::system::keys::{KEY_FRAME, KeyError, StoredKey, encode_key};
 use crate::storage::system::{SystemError, SystemFrame, SystemLog};
 
 /// Keys that the index is told of at a time when it has to learn all of them.
@@ -80,7 +80,12 @@ impl Storage {
         let from = self.indexing.keys_from(end, |record| self.keys.load(record).ok());
         let mut unknown = Vec::new();
         for record in from..end.record {
-            unknown.extend(self.keys.load(record).ok().map(Arc::unwrap_or_clone));
+            match self.keys.load(record) {
+                Ok(key) => unknown.push(Arc::unwrap_or_clone(key)),
+                Err(KeyError::Missing { .. } | KeyError::Malformed { .. }) => {}
+                // The index follows no further than was read: the next start goes on from there.
+                Err(KeyError::Read { .. }) => break,
+            }
             if unknown.len() >= KEYS_AT_ONCE {
                 self.indexing.note_keys(&unknown);
                 unknown.clear();

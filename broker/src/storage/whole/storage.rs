@@ -58,8 +58,10 @@ pub struct Storage {
     pub(super) indexing: Indexing,
     /// Keys that the index has not been told of yet.
     pub(super) keys_noted: Arc<Mutex<Vec<StoredKey>>>,
-    /// Streams of the policy in force that could not be opened when the broker started.
-    pub(super) unopened: Mutex<HashSet<StreamId>>,
+    /// Streams of the policy in force that could not be opened, and why.
+    pub(super) unopened: Mutex<HashMap<StreamId, Arc<str>>>,
+    /// Streams that are being opened, or are open and not admitted yet: nobody is shown them.
+    pub(super) withheld: Mutex<HashSet<StreamId>>,
     pub(super) findings: Findings,
 }
 
@@ -119,6 +121,7 @@ impl Storage {
             indexing,
             keys_noted: Arc::default(),
             unopened: Mutex::default(),
+            withheld: Mutex::default(),
             findings,
         };
         storage.follow_keys();
@@ -177,7 +180,7 @@ impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Storage")
             .field("streams", &self.len())
-            .field("unopened", &*lock(&self.unopened))
+            .field("unopened", &lock(&self.unopened).keys())
             .finish_non_exhaustive()
     }
 }

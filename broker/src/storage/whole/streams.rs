@@ -16,11 +16,12 @@ use crate::locks::{lock, read, write};
 use crate::storage::index::LogEnd;
 use crate::storage::log::random_salt;
 use crate::storage::page::Source;
-use crate::storage::stream::store::{StreamEvent, StreamStore};
+use crate::storage::stream::store::{Bounds, StreamEvent, StreamStore};
 use crate::storage::stream::{
     Level, OpenError, Opened, ProducerSnapshot, RecoveredProducer, Retention, Snapshots, Stream,
     StreamOptions,
 };
+use crate::storage::system::keys::KeyError;
 use crate::storage::system::{ConsumerKey, dead_letters_id, dead_letters_name};
 
 /// Bytes of a segment of dead letters, which are few.
@@ -38,8 +39,8 @@ pub struct OpenedStream {
     pub id: StreamId,
     /// Its name.
     pub name: String,
-    /// Whether it was made just now.
-    pub is_new: bool,
+    /// What can be read of it.
+    pub bounds: Bounds,
     /// The producers that it knows, each with its principal.
     pub producers: Vec<(Principal, RecoveredProducer)>,
     /// What was found.
@@ -58,14 +59,16 @@ pub enum Unopened {
 }
 
 impl Storage {
-    /// Opens the streams of a policy that are not open yet, so that it can come into force. Blocks. What it opened
-    /// stays open when the policy does not come into force after all: nothing is published to it.
+    /// Opens the streams of a policy that are not open yet, so that it can come into force. Blocks. Nobody finds what it
+    /// opened before [`Storage::admit`]: whoever published to a stream before the bus knows its producers could publish
+    /// once more what is in it. When the policy is refused, or does not come into force after all, what was opened for
+    /// it is closed, at the latest by the next call.
     ///
     /// A stream that stays shut is refused to everybody, and is a finding. It is tried again with the next policy, and
     /// does not stand in the way of that.
     ///
     /// # Errors
-    /// [`StorageError`] names the stream.
+    /// [`StorageError`] names the stream. Nothing was opened then.
     pub fn follow(&self, policy: &Policy, otherwise: Unopened) -> Result<Vec<OpenedStream>, StorageError> {
         if self.log_key.is_none() && !policy.streams().is_empty() {
             return Err(StorageError::NoLogKey);
@@ -74,28 +77,58 @@ impl Storage {
             let mut names = write(&self.names);
             names.extend(policy.streams().iter().map(|stream| (stream.id(), stream.name().to_string())));
         }
+        self.close_withheld();
         let mut shut = policy.streams().iter().collect::<Vec<_>>();
         shut.retain(|stream| self.streams.find(stream.id()).is_none());
-        let mut opened = Vec::new();
+        lock(&self.withheld).extend(shut.iter().map(|stream| stream.id()));
+        let (mut opened, mut failed) = (Vec::new(), Vec::new());
         for (stream, outcome) in shut.iter().zip(self.open_together(&shut)) {
-            let id = stream.id();
             match outcome {
-                Ok(stream) => {
-                    lock(&self.unopened).remove(&id);
-                    opened.push(stream);
-                }
-                Err(error) => {
-                    let was_shut = lock(&self.unopened).contains(&id);
-                    if otherwise == Unopened::RefusesPolicy && !was_shut {
-                        return Err(error);
-                    }
-                    lock(&self.unopened).insert(id);
-                    let reason = format!("it cannot be opened: {error}");
-                    self.findings.add(id, stream.name().as_str(), StreamEvent::Stopped(reason.into()));
-                }
+                Ok(stream) => opened.push(stream),
+                Err(error) => failed.push((*stream, error)),
             }
         }
+        let refuses = |stream: &policy::Stream| {
+            otherwise == Unopened::RefusesPolicy && !lock(&self.unopened).contains_key(&stream.id())
+        };
+        if let Some(at) = failed.iter().position(|(stream, _)| refuses(stream)) {
+            opened.into_iter().for_each(|stream| self.findings.add_given_up(stream));
+            self.close_withheld();
+            return Err(failed.swap_remove(at).1);
+        }
+        for (stream, error) in failed {
+            let reason: Arc<str> = format!("it cannot be opened: {error}").into();
+            lock(&self.withheld).remove(&stream.id());
+            lock(&self.unopened).insert(stream.id(), Arc::clone(&reason));
+            self.findings.add(stream.id(), stream.name().as_str(), StreamEvent::Stopped(reason));
+        }
         Ok(opened)
+    }
+
+    /// The policy with these streams comes into force, and the bus has taken up their producers: from now on they are
+    /// found.
+    pub fn admit(&self, ids: impl IntoIterator<Item = StreamId>) {
+        for id in ids {
+            // From now on the stream knows better.
+            drop(lock(&self.snapshots).take(id));
+            lock(&self.unopened).remove(&id);
+            lock(&self.withheld).remove(&id);
+        }
+    }
+
+    /// Why a stream of the policy in force is not open; none when it is.
+    #[must_use]
+    pub fn why_shut(&self, id: StreamId) -> Option<Arc<str>> {
+        lock(&self.unopened).get(&id).cloned()
+    }
+
+    /// Closes what was opened for a policy that did not come into force. The next opening brings their producers again.
+    fn close_withheld(&self) {
+        let withheld: Vec<StreamId> = lock(&self.withheld).iter().copied().collect();
+        for id in withheld {
+            self.streams.close(id);
+            lock(&self.withheld).remove(&id);
+        }
     }
 
     /// Opens streams, several at a time: each waits for the disk a few times, and a thousand would do it one after the
@@ -137,26 +170,36 @@ impl Storage {
         let (open, opened, index_remark) = self.open_with_producers(id, &options).map_err(fail)?;
         // The index is not what trimming may rely on: it promises nothing.
         open.set_snapshot_record(lock(&self.ledger).record(id));
-        let known = match open.producers() {
-            Ok(known) => known,
-            Err(error) => {
-                self.streams.close(id);
-                return Err(fail(error.to_string()));
-            }
-        };
-        // From now on the stream knows better.
-        drop(lock(&self.snapshots).take(id));
-        let producers = known
-            .producers
-            .into_iter()
-            .filter_map(|producer| {
-                // One whose key is lost cannot be told from anybody else, and begins a new incarnation.
-                let key = self.keys.load(producer.key_record).ok()?;
-                Some((key.principal.clone(), producer))
-            })
-            .collect();
         let bounds = open.bounds();
-        Ok(OpenedStream { id, name, is_new: bounds.end == 0, producers, opened, index_remark })
+        let known = open.producers().map_err(|error| error.to_string());
+        let known = known.and_then(|known| self.with_principals(known).map_err(|error| error.to_string()));
+        let opened =
+            OpenedStream { id, name: name.clone(), bounds, producers: Vec::new(), opened, index_remark };
+        match known {
+            Ok(producers) => Ok(OpenedStream { producers, ..opened }),
+            Err(error) => {
+                self.findings.add_given_up(opened);
+                self.streams.close(id);
+                Err(fail(error))
+            }
+        }
+    }
+
+    /// Producers with whose they are. One whose key is lost cannot be told from anybody else, and begins a new
+    /// incarnation. One whose key cannot be read just now must not: it would be taken for somebody who never published.
+    fn with_principals(
+        &self,
+        known: ProducerSnapshot,
+    ) -> Result<Vec<(Principal, RecoveredProducer)>, KeyError> {
+        let mut producers = Vec::with_capacity(known.producers.len());
+        for producer in known.producers {
+            match self.keys.load(producer.key_record) {
+                Ok(key) => producers.push((key.principal.clone(), producer)),
+                Err(KeyError::Missing { .. } | KeyError::Malformed { .. }) => {}
+                Err(error @ KeyError::Read { .. }) => return Err(error),
+            }
+        }
+        Ok(producers)
     }
 
     /// Opens a stream with what the index knows of its producers, if that goes further than the newest snapshot and can
@@ -189,10 +232,11 @@ impl Storage {
         }
     }
 
-    /// An open stream.
+    /// An open stream that was admitted.
     #[must_use]
     pub fn stream(&self, id: StreamId) -> Option<Arc<dyn StreamStore>> {
-        self.streams.find(id).map(|stream| stream as Arc<dyn StreamStore>)
+        let withheld = lock(&self.withheld);
+        self.streams.find(id).filter(|_| !withheld.contains(&id)).map(|stream| stream as Arc<dyn StreamStore>)
     }
 
     /// An open stream, for reading.

@@ -5,29 +5,37 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sealbus_protocol::batch::accept::{Durability, Receipt, RememberedBatch, SequenceState};
 use sealbus_protocol::frame::InstanceKind;
+use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::{IncarnationId, InstanceId, Kid, PreambleDigest, StreamId};
 use sealbus_protocol::policy::{Name, Policy};
 use sealbus_protocol::topic::Topic;
 
+use super::findings::Finding;
 use super::producers::Ledger;
 use super::storage::{Storage, StorageParts};
 use super::streams::{OpenedStream, Unopened, stream_dir};
 use crate::clock::ManualClock;
 use crate::config::StorageConfig;
 use crate::locks::lock;
+use crate::storage::page::{Entry, Source};
 use crate::storage::stream::conformance::{Author, BUS, NOW_MS};
-use crate::storage::stream::store::{CommitObserver, Fate, Stored, StreamDamage, StreamEvent, StreamStore};
+use crate::storage::stream::store::{
+    CommitObserver, Fate, StoreError, Stored, StreamDamage, StreamEvent, StreamStore,
+};
 use crate::storage::stream::{ProducerSnapshot, RecoveredClaim, RecoveredProducer};
+use crate::storage::system::keys::KeyDirectory;
 use crate::storage::system::{ConsumerKey, SystemLog, dead_letters_id};
 use crate::vfs::{FaultyVfs, Operation, OsVfs, Vfs};
 
 const ORDERS: StreamId = StreamId::new([0x11; 16]);
 const BILLS: StreamId = StreamId::new([0x22; 16]);
+const EIO: i32 = 5;
 const KEY: &str = "PRIVATE+KEY+broker.example/audit+ba46f2a9+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n";
 
 /// Writes down what it is told.
@@ -78,7 +86,9 @@ fn open(vfs: impl Vfs, dir: &Path) -> (Storage, Arc<Witness>) {
 }
 
 fn follow(storage: &Storage) -> Vec<OpenedStream> {
-    storage.follow(&policy(), Unopened::StaysShut).unwrap()
+    let opened = storage.follow(&policy(), Unopened::StaysShut).unwrap();
+    storage.admit(opened.iter().map(|stream| stream.id));
+    opened
 }
 
 fn publish(storage: &Storage, author: &mut Author, stream: StreamId, batches: u32) {
@@ -133,7 +143,7 @@ fn a_stream_that_cannot_be_read_does_not_keep_the_others_shut() {
 
     let disk = FaultyVfs::below(OsVfs, stream_dir(&home.path().join("data"), ORDERS), []);
     let (storage, _) = open(disk.clone(), home.path());
-    disk.fail_from(Operation::Read, 1, 5);
+    disk.fail_from(Operation::Read, 1, EIO);
     assert!(
         storage.follow(&policy(), Unopened::RefusesPolicy).is_err(),
         "a policy in force is better than this"
@@ -149,7 +159,121 @@ fn a_stream_that_cannot_be_read_does_not_keep_the_others_shut() {
     assert!(again.is_empty(), "it is not in the way of the next policy");
     disk.heal();
     let opened = storage.follow(&policy(), Unopened::RefusesPolicy).unwrap();
+    storage.admit(opened.iter().map(|stream| stream.id));
     assert_eq!((opened.len(), storage.stream(ORDERS).unwrap().bounds().end), (1, 3), "mended, it goes on");
+    storage.close();
+}
+
+/// Five keys in `$keys`: the author's is record 3, and what looks at the newest one does not bring it into memory.
+fn record_keys(storage: &Storage) {
+    let principal = Principal::parse("spiffe://a.example/anna").unwrap();
+    for number in 0..5 {
+        let (done, kept) = mpsc::channel();
+        let binding = Bytes::from(format!("binding {number}"));
+        storage.record_key(Kid::new([number; 32]), &principal, binding, move |kept| done.send(kept).unwrap());
+        assert_eq!(kept.recv().unwrap(), Ok(u64::from(number)));
+    }
+}
+
+/// A reader that passed over a batch for it would never see that batch again, and a consumer's cursor would settle it.
+#[test]
+fn a_key_that_the_disk_does_not_give_just_now_is_no_reason_to_skip_its_batch() {
+    let home = tempfile::tempdir().unwrap();
+    let mut author = Author::new(1, "orders/a", ORDERS);
+    let disk = FaultyVfs::below(OsVfs, home.path().join("data/system/keys"), []);
+    let (storage, _) = open(disk.clone(), home.path());
+    record_keys(&storage);
+    follow(&storage);
+    publish(&storage, &mut author, ORDERS, 3);
+    // Nothing of $keys is in the memory of this one.
+    let keys = Arc::new(KeyDirectory::new(storage.system().reader(SystemLog::Keys)));
+    let source = Source::new(storage.stream(ORDERS).unwrap(), keys);
+    disk.fail_from(Operation::Read, 1, EIO);
+    for _ in 0..3 {
+        let told = source.read(0).map(|page| page.entries.len());
+        assert!(matches!(&told, Err(StoreError::Disk(text)) if text.contains("$keys")), "{told:?}");
+    }
+    disk.heal();
+    let page = source.read(0).unwrap();
+    assert!(page.entries.iter().all(|entry| matches!(entry, Entry::Batch(_))), "{page:?}");
+    assert_eq!((page.entries.len(), page.next), (3, 3));
+    assert_eq!(storage.take_findings(), vec![], "nothing was damaged");
+    storage.close();
+}
+
+/// Without the key of a producer nobody knows whose sequence it is. Opened like that, the stream would take everything
+/// once more that is sent again.
+#[test]
+fn a_stream_stays_shut_for_as_long_as_the_key_of_a_producer_cannot_be_read() {
+    let home = tempfile::tempdir().unwrap();
+    let mut author = Author::new(1, "orders/a", ORDERS);
+    let (storage, _) = open(OsVfs, home.path());
+    record_keys(&storage);
+    follow(&storage);
+    publish(&storage, &mut author, ORDERS, 3);
+    storage.close();
+    drop(storage);
+
+    let disk = FaultyVfs::below(OsVfs, home.path().join("data/system/keys"), []);
+    let (storage, _) = open(disk.clone(), home.path());
+    disk.fail_from(Operation::Read, 1, EIO);
+    let opened = follow(&storage);
+    assert!(opened.iter().all(|stream| stream.id == BILLS), "it is not opened without its producers");
+    assert!(storage.stream(ORDERS).is_none());
+    let reason = storage.why_shut(ORDERS).unwrap();
+    assert!(reason.contains("cannot be opened") && reason.contains("record 3 of $keys"), "{reason}");
+    let found = storage.take_findings();
+    assert!(
+        matches!(&found[..], [Finding { id: ORDERS, event: StreamEvent::Stopped(said), .. }] if *said == reason),
+        "{found:?}"
+    );
+    disk.heal();
+    let opened = follow(&storage);
+    let producers: Vec<_> = opened.iter().flat_map(|stream| &stream.producers).collect();
+    let [(principal, producer)] = &producers[..] else { panic!("{} producers", producers.len()) };
+    assert_eq!(principal.as_str(), "spiffe://a.example/anna");
+    assert_eq!(producer.topics[0].1.resume_point().unwrap().next_seq, 3);
+    assert_eq!(storage.why_shut(ORDERS), None);
+    storage.close();
+}
+
+/// Whoever reloads again gets all of what the streams know of their producers, also of those that had been opened before
+/// one could not be.
+#[test]
+fn what_a_refused_policy_had_opened_is_opened_again_by_the_next_with_its_producers() {
+    let home = tempfile::tempdir().unwrap();
+    let mut author = Author::new(1, "orders/a", ORDERS);
+    let (storage, _) = open(OsVfs, home.path());
+    record_keys(&storage);
+    follow(&storage);
+    // A snapshot and what follows it: both must be known to each opening.
+    publish(&storage, &mut author, ORDERS, 40);
+    storage.close();
+    drop(storage);
+
+    let disk = FaultyVfs::below(OsVfs, stream_dir(&home.path().join("data"), BILLS), []);
+    let (storage, _) = open(disk.clone(), home.path());
+    for _ in 0..2 {
+        disk.fail_from(Operation::Read, 1, EIO);
+        assert!(storage.follow(&policy(), Unopened::RefusesPolicy).is_err());
+        assert!(storage.is_empty(), "all of them or none");
+        disk.heal();
+    }
+    // It is opened, and what comes after that comes to nothing: the audit log refuses, say.
+    for _ in 0..2 {
+        let opened = storage.follow(&policy(), Unopened::RefusesPolicy).unwrap();
+        let known = opened.iter().flat_map(|stream| &stream.producers).map(|(_, producer)| producer);
+        let next: Vec<u64> = known
+            .flat_map(|producer| &producer.topics)
+            .map(|(_, state)| state.resume_point().unwrap().next_seq)
+            .collect();
+        assert_eq!((opened.len(), next), (2, vec![40]));
+        assert!(storage.stream(ORDERS).is_none(), "nobody publishes before its producers are taken up");
+    }
+    storage.admit([ORDERS, BILLS]);
+    assert_eq!(storage.stream(ORDERS).unwrap().bounds().end, 40);
+    let again = storage.follow(&policy(), Unopened::RefusesPolicy).unwrap();
+    assert!(again.is_empty() && storage.stream(ORDERS).is_some(), "what is in force stays open");
     storage.close();
 }
 

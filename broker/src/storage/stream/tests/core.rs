@@ -395,3 +395,59 @@ fn another_stream_does_not_open_the_files_of_this_one() {
     let other = StreamOptions { stream_id: StreamId::new([1; 16]), signer: None, ..options() };
     assert!(StreamCore::open(Arc::new(vfs), Path::new(DIR), other, None).is_err());
 }
+
+#[test]
+fn a_segment_that_is_completed_over_unsynced_batches_keeps_a_state_that_fits() {
+    let sim = SimVfs::new();
+    let (mut core, _) = open_with(&sim, StreamOptions { level: Level::Interval, ..options() });
+    let mut author = Author::new(1, "orders/eu", STREAM);
+    // Nothing is committed but by what completes segments.
+    while core.segments().len() < 3 {
+        core.append_group(&[record(&mut author, 1, NOW_MS)]).unwrap();
+    }
+    let end = core.end_record();
+    drop(core);
+    let (core, opened) = open_with(&sim, StreamOptions { level: Level::Interval, ..options() });
+    assert_eq!((opened.events, opened.stopped, core.end_record()), (Vec::new(), None, end));
+    let leaves =
+        frames(&core).iter().map(|frame| leaf_of(&decode(frame).unwrap(), BUS, STREAM)).collect::<Vec<_>>();
+    assert_eq!(core.tree().root(), root_of(leaves));
+}
+
+#[test]
+fn a_snapshot_of_producers_has_what_became_durable_without_a_commit() {
+    let sim = SimVfs::new();
+    let (mut core, _) = open(&sim);
+    let mut author = Author::new(1, "orders/eu", STREAM);
+    while core.bytes() + 2_000 < options().segment_bytes {
+        core.append_group(&[record(&mut author, 1, NOW_MS)]).unwrap();
+    }
+    // The segment is completed and synced, and then there is no room for the batch.
+    let large = Batch::decode(author.sign(2, 1_500)).unwrap();
+    let topic = author.topic().clone();
+    let large = NewRecord::of_batch(&large, topic, 3, InstanceKind::Random, POLICY_VERSION, NOW_MS);
+    let seals = sim.done(Operation::Write);
+    let mut other = Author::new(2, "orders/us", STREAM);
+    for nth in 1.. {
+        sim.fail_nth(Operation::Write, nth, 28);
+        let refused = core.append_group(std::slice::from_ref(&large)).is_err();
+        sim.heal();
+        assert!(refused, "the write of the batch itself is refused at last");
+        if core.is_synced() && core.segments().len() == 2 {
+            break;
+        }
+        assert!(sim.done(Operation::Write) < seals + 100, "completing a segment takes some writes");
+    }
+    let records = core.end_record();
+    let snapshot = core.producers().unwrap();
+    assert_eq!(snapshot.record, records);
+    let remembered: usize = snapshot
+        .producers
+        .iter()
+        .flat_map(|producer| &producer.topics)
+        .map(|(_, state)| state.remembered().len())
+        .sum();
+    assert_eq!(remembered as u64, records.min(64));
+    core.append_group(&[record(&mut other, 1, NOW_MS)]).unwrap();
+    core.commit().unwrap();
+}
