@@ -10,7 +10,8 @@ use sealbus_tests::campaign::states::Tally;
 const SEED: u64 = 1;
 
 fn campaign(states: usize, disk: Disk) -> Crashes {
-    Crashes { seed: SEED, states, states_per_moment: Some(6), steps: 200, threads: 2, disk }
+    let (steps, threads, nested_one_in) = (200, 2, 64);
+    Crashes { seed: SEED, states, states_per_moment: Some(6), steps, threads, nested_one_in, disk }
 }
 
 #[test]

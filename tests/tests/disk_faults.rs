@@ -19,7 +19,7 @@ const BATCH_BYTES: usize = 2_000;
 #[test]
 fn each_operation_of_a_script_may_fail() {
     // Every operation of a short script; `storage-campaign faults` takes longer ones.
-    let campaign = Faults { seed: 3, steps: 40, every: 1, threads: 2 };
+    let campaign = Faults { seed: 3, steps: 40, every: 1, threads: 2, nested_one_in: 64 };
     for fault in Fault::ALL {
         let report = campaign.run(fault, &AtomicUsize::new(0));
         println!("{}", report.json());
@@ -90,7 +90,7 @@ fn a_full_disk_is_answered_alike_by_the_files_of_the_system() {
     let (stream, _) = live.open(&publisher);
     publish_some(&mut publisher, &stream);
     disk.set_free_bytes(0);
-    disk.fail_from(Operation::Write, disk.done(Operation::Write) + 1, ENOSPC);
+    disk.fail_from(Operation::Write, 1, ENOSPC);
     let refusal = publisher.publish(&stream, BATCH_BYTES).expect_err("a full disk takes nothing");
     assert!(refusal.is_full(), "{refusal:?}");
     assert_eq!(publisher.check(&stream), Vec::<String>::new());

@@ -31,6 +31,9 @@ use sealbus_tests::campaign::subject::Subject;
 const USAGE: &str = "storage-campaign crash|flips|faults|disk [--states N] [--per-moment N] [--steps N] [--every N] \
                      [--scripts N] [--seed N] [--threads N] [--dir DIR] [--results FILE]";
 
+/// One recovery in so many is itself interrupted at each of its operations.
+const NESTED_ONE_IN: u64 = 8;
+
 /// How often the progress is shown anew.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 
@@ -135,6 +138,7 @@ fn crash(arguments: &Arguments) -> bool {
         states_per_moment: arguments.per_moment,
         steps: arguments.steps,
         threads: arguments.threads,
+        nested_one_in: NESTED_ONE_IN,
         disk: Disk::Honest,
     };
     let tally = Tally::default();
@@ -160,7 +164,7 @@ fn faults(arguments: &Arguments) -> bool {
     let mut is_good = true;
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.scripts) {
         let (steps, every, threads) = (arguments.steps, arguments.every, arguments.threads);
-        let campaign = Faults { seed, steps, every, threads };
+        let campaign = Faults { seed, steps, every, threads, nested_one_in: NESTED_ONE_IN };
         for fault in Fault::ALL {
             let done = AtomicUsize::new(0);
             let report =

@@ -50,6 +50,8 @@ pub struct Crashes {
     pub steps: usize,
     /// Threads.
     pub threads: usize,
+    /// One recovery in so many is itself interrupted.
+    pub nested_one_in: u64,
     /// What the disk does.
     pub disk: Disk,
 }
@@ -108,7 +110,15 @@ impl Crashes {
                 None => Limits { seed: life_seed, ..Limits::thorough() },
                 Some(states) => Limits::sampled(states, life_seed),
             };
-            run.lose_power(Depth { limits, threads: self.threads, states_max: self.states }, tally);
+            run.lose_power(
+                Depth {
+                    limits,
+                    threads: self.threads,
+                    states_max: self.states,
+                    nested_one_in: self.nested_one_in,
+                },
+                tally,
+            );
             if tally.states() >= self.states || tally.violations() > 0 {
                 return;
             }
@@ -128,7 +138,7 @@ impl Crashes {
         let opened = self.open(sim, (plan, seed), rest, before);
         let mut rig = match opened {
             Ok(rig) => rig,
-            Err(rest) => return rest,
+            Err(rest) => return *rest,
         };
         let mut done = rig.begin();
         for _ in 0..self.steps / 2 {
@@ -140,7 +150,7 @@ impl Crashes {
         }
         let mut rig = match self.open(sim, (plan, seed ^ 0xffff), rig.kill(), Before::SameDisk) {
             Ok(rig) => rig,
-            Err(rest) => return rest,
+            Err(rest) => return *rest,
         };
         for _ in 0..self.steps / 2 {
             if let Err(refused) = rig.step() {
@@ -151,7 +161,7 @@ impl Crashes {
         rig.kill()
     }
 
-    fn open(&self, sim: &SimVfs, plan: (Plan, u64), rest: Rest, before: Before) -> Result<Rig, Rest> {
+    fn open(&self, sim: &SimVfs, plan: (Plan, u64), rest: Rest, before: Before) -> Result<Rig, Box<Rest>> {
         let counted = sim.clone();
         let vfs: Arc<dyn Vfs> = match self.disk {
             Disk::Honest | Disk::SkipsSyncs | Disk::SkipsDirectorySyncs => Arc::new(sim.clone()),
@@ -160,7 +170,7 @@ impl Crashes {
         Rig::open(&vfs, move || counted.operations(), plan, rest, before).map_err(|failed| {
             let (refused, mut rest) = *failed;
             rest.wrong.push(format!("on a disk without faults: {refused}"));
-            rest
+            Box::new(rest)
         })
     }
 }

@@ -26,6 +26,10 @@ const ENOSPC: i32 = 28;
 /// States of each of the last moments of a run.
 const STATES: usize = 6;
 
+/// Moments before and after the failure at which power is lost besides.
+const BEFORE: usize = 6;
+const AFTER: usize = 24;
+
 /// What the disk does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -106,6 +110,8 @@ pub struct Faults {
     pub every: u64,
     /// Threads.
     pub threads: usize,
+    /// One recovery in so many is itself interrupted.
+    pub nested_one_in: u64,
 }
 
 impl Faults {
@@ -187,8 +193,10 @@ impl Faults {
         };
         let Some(mut rig) = opened else { return };
         let mut refusals: Vec<Refused> = Vec::new();
+        let mut first_at = None;
         for _ in 0..self.steps {
             if let Err(refused) = rig.step() {
+                first_at.get_or_insert_with(|| sim.operations());
                 if refusals.len() == 3 {
                     sim.heal();
                 }
@@ -210,7 +218,7 @@ impl Faults {
             wrong.push(format!("there is room again, and it does not go on: {refused}"));
         }
         let latest = |rest: &Rest| (rest.now_ms + 2_000, POLICY_VERSION + 1_000_000);
-        // Power lost at the end, or a little before.
+        // Power lost while it fails, and at the end.
         let rest = rig.kill();
         let identities = rest.producers.identities();
         let last = sim.operations();
@@ -222,8 +230,13 @@ impl Faults {
             latest: latest(&rest),
             seed: self.seed,
         };
-        let depth = Depth { limits: Limits::sampled(STATES, nth), threads: 1, states_max: usize::MAX };
+        let nested_one_in = self.nested_one_in;
+        let depth =
+            Depth { limits: Limits::sampled(STATES, nth), threads: 1, states_max: usize::MAX, nested_one_in };
         run.lose_power_within(last..=last, depth, tally);
+        if let Some(at) = first_at {
+            run.lose_power_within(at.saturating_sub(BEFORE)..=last.min(at + AFTER), depth, tally);
+        }
         if fault == Fault::SyncDirectory {
             report(wrong, rest.wrong);
             return;

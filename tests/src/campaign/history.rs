@@ -37,6 +37,18 @@ impl When {
         Self { begun: operations, acked: None }
     }
 
+    /// Handed over and refused: it may be found, and is never promised.
+    #[must_use]
+    pub const fn refused(begun: usize) -> Self {
+        Self { begun, acked: Some(usize::MAX) }
+    }
+
+    /// Whether it was acknowledged at all.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.must_be_there(usize::MAX - 1)
+    }
+
     /// There from the beginning.
     pub const ALWAYS: Self = Self { begun: 0, acked: Some(0) };
 
@@ -98,6 +110,8 @@ pub struct BatchEntry {
     pub messages: u32,
     /// Of everything about it.
     pub fingerprint: Fingerprint,
+    /// When it was appended, and under which policy: neither goes back from one batch to the next.
+    pub appended: (u64, u64),
     /// Its leaf.
     pub leaf: Fingerprint,
     /// Who signed it.
@@ -108,6 +122,34 @@ pub struct BatchEntry {
     pub batch: Bytes,
     /// When.
     pub when: When,
+}
+
+/// What was handed over and refused, for lack of room. A power loss may yet leave it behind what was there, for as long as
+/// the disk has not been told to forget it: nobody was promised it, and nobody was promised that it is gone.
+#[derive(Debug, Clone)]
+pub struct Ghost<T> {
+    /// How many were there before it.
+    pub after: usize,
+    /// What was refused.
+    pub entries: Vec<T>,
+    /// Operations before it was handed over.
+    pub begun: usize,
+    /// Operations when it had been forgotten for good.
+    pub until: Option<usize>,
+}
+
+impl<T> Ghost<T> {
+    /// Whether it may be found when power is lost after so many operations.
+    #[must_use]
+    pub fn may_be_there(&self, operations: usize) -> bool {
+        self.begun < operations && self.until.is_none_or(|until| operations <= until)
+    }
+}
+
+fn forget<T>(ghosts: &mut [Ghost<T>], operations: usize) {
+    for ghost in ghosts {
+        ghost.until.get_or_insert(operations);
+    }
 }
 
 /// A removal of old batches.
@@ -139,9 +181,8 @@ pub struct StreamHistory {
     pub trims: Vec<Trim>,
     /// All checkpoints.
     pub checkpoints: Vec<Signed>,
-    /// The latest moment and policy so far, which never go back.
-    append_ms: u64,
-    policy_version: u64,
+    /// What was refused.
+    pub ghosts: Vec<Ghost<BatchEntry>>,
 }
 
 /// A batch as it is handed over.
@@ -169,14 +210,7 @@ impl StreamHistory {
     /// A stream that nobody has published to.
     #[must_use]
     pub const fn new(id: StreamId) -> Self {
-        Self {
-            id,
-            entries: Vec::new(),
-            trims: Vec::new(),
-            checkpoints: Vec::new(),
-            append_ms: 0,
-            policy_version: 0,
-        }
+        Self { id, entries: Vec::new(), trims: Vec::new(), checkpoints: Vec::new(), ghosts: Vec::new() }
     }
 
     /// The offset of the next batch.
@@ -198,9 +232,10 @@ impl StreamHistory {
     /// When it is shorter than a head.
     pub fn hand_over(&mut self, handed: Handed<'_>, begun: usize) {
         let Handed { author, topic, key_record, policy_version, now_ms, messages, place, batch } = handed;
-        self.append_ms = self.append_ms.max(now_ms);
-        self.policy_version = self.policy_version.max(policy_version);
-        let (append_ms, policy_version, offset) = (self.append_ms, self.policy_version, self.end());
+        // What a power loss took away holds nothing up: only what is there does.
+        let (last_ms, last_policy) = self.entries.last().map_or((0, 0), |last| last.appended);
+        let (append_ms, policy_version) = (now_ms.max(last_ms), policy_version.max(last_policy));
+        let offset = self.end();
         let facts = Facts { offset, messages, append_ms, policy_version, key_record, topic, batch: &batch };
         let fields =
             LeafFields { bus_id: BUS, stream_id: self.id, base_offset: offset, append_ms, policy_version };
@@ -212,7 +247,18 @@ impl StreamHistory {
         let leaf = Sha256::new().chain_update([0]).chain_update(leaf).finalize().into();
         let fingerprint = facts.fingerprint();
         let when = When::begun(begun);
-        self.entries.push(BatchEntry { offset, messages, fingerprint, leaf, author, place, batch, when });
+        let appended = (append_ms, policy_version);
+        self.entries.push(BatchEntry {
+            offset,
+            messages,
+            fingerprint,
+            appended,
+            leaf,
+            author,
+            place,
+            batch,
+            when,
+        });
     }
 
     /// Everything that was handed over has been acknowledged.
@@ -221,14 +267,31 @@ impl StreamHistory {
         open.for_each(|entry| entry.when.acked = Some(operations));
     }
 
-    /// What was handed over last is taken back: so many batches.
-    pub fn take_back(&mut self, batches: usize) {
-        self.entries.truncate(self.entries.len().saturating_sub(batches));
+    /// What was handed over last was refused: so many batches.
+    pub fn take_back(&mut self, batches: usize, begun: usize) {
+        let after = self.entries.len().saturating_sub(batches);
+        let entries = self.entries.split_off(after);
+        self.ghosts.push(Ghost { after, entries, begun, until: None });
+    }
+
+    /// What was refused will not be found any more.
+    pub fn forget_ghosts(&mut self, operations: usize) {
+        forget(&mut self.ghosts, operations);
+    }
+
+    /// The stream as it would be if what was refused were there.
+    #[must_use]
+    pub fn haunted_by(&self, ghost: &Ghost<BatchEntry>) -> Self {
+        let mut haunted = self.clone();
+        haunted.entries.truncate(ghost.after);
+        haunted.entries.extend(ghost.entries.iter().cloned());
+        haunted
     }
 
     /// Another life begins with so many batches.
     pub fn settle(&mut self, records: usize, first: u64, checkpoint: Option<u64>) {
         self.entries.truncate(records);
+        self.ghosts.clear();
         self.entries.iter_mut().for_each(|entry| entry.when = When::ALWAYS);
         self.trims = vec![Trim { first, when: When::ALWAYS }];
         self.checkpoints = checkpoint.map(|size| Signed { size, when: When::ALWAYS }).into_iter().collect();
@@ -259,6 +322,8 @@ fn root_of(leaves: &[Fingerprint]) -> Fingerprint {
 pub struct PlainHistory {
     /// All records.
     pub entries: Vec<(Fingerprint, When)>,
+    /// What was refused.
+    pub ghosts: Vec<Ghost<(Fingerprint, When)>>,
 }
 
 impl PlainHistory {
@@ -271,11 +336,28 @@ impl PlainHistory {
     pub fn acknowledge(&mut self, operations: usize) {
         let open = self.entries.iter_mut().rev().take_while(|(_, when)| when.acked.is_none());
         open.for_each(|(_, when)| when.acked = Some(operations));
+        forget(&mut self.ghosts, operations);
+    }
+
+    /// What was handed over behind so many records was refused.
+    pub fn take_back(&mut self, after: usize, begun: usize) {
+        let entries = self.entries.split_off(after.min(self.entries.len()));
+        self.ghosts.push(Ghost { after, entries, begun, until: None });
+    }
+
+    /// The log as it would be if what was refused were there.
+    #[must_use]
+    pub fn haunted_by(&self, ghost: &Ghost<(Fingerprint, When)>) -> Self {
+        let mut haunted = self.clone();
+        haunted.entries.truncate(ghost.after);
+        haunted.entries.extend(ghost.entries.iter().copied());
+        haunted
     }
 
     /// Another life begins with so many records.
     pub fn settle(&mut self, records: usize) {
         self.entries.truncate(records);
+        self.ghosts.clear();
         self.entries.iter_mut().for_each(|(_, when)| *when = When::ALWAYS);
     }
 }

@@ -11,7 +11,7 @@ use sealbus_protocol::topic::Topic;
 
 use super::author::Identity;
 use super::history::{
-    BatchEntry, Consumer, Fingerprint, History, PlainHistory, Position, StreamHistory, When,
+    BatchEntry, Consumer, Fingerprint, Ghost, History, PlainHistory, Position, StreamHistory, When,
 };
 use super::place::stream_id;
 use super::seen::{CursorsSeen, PlainSeen, Remembered, StreamSeen};
@@ -58,7 +58,7 @@ impl<'a> Judge<'a> {
             let mut found_wrong = |text: String| wrong.push(format!("stream {number}: {text}"));
             match &**found {
                 Err(error) => found_wrong(error.clone()),
-                Ok(found) => self.stream(number, history, found, operations, &mut found_wrong),
+                Ok(found) => self.haunted_stream(number, history, found, operations, &mut found_wrong),
             }
         }
         let plain = [
@@ -70,7 +70,7 @@ impl<'a> Judge<'a> {
             let mut found_wrong = |text: String| wrong.push(format!("{name}: {text}"));
             match &**found {
                 Err(error) => found_wrong(error.clone()),
-                Ok(found) => judge_plain(history, found, operations, &mut found_wrong),
+                Ok(found) => judge_haunted_plain(history, found, operations, &mut found_wrong),
             }
         }
         match &*seen.cursors {
@@ -80,9 +80,33 @@ impl<'a> Judge<'a> {
         wrong
     }
 
-    fn stream(
+    /// As it was handed over, or with what was refused behind it.
+    fn haunted_stream(
         &self,
         number: usize,
+        history: &StreamHistory,
+        seen: &StreamSeen,
+        operations: usize,
+        wrong: &mut dyn FnMut(String),
+    ) {
+        let mut found = Vec::new();
+        let roots = self.roots.get(number).map(Vec::as_slice).unwrap_or_default();
+        self.stream(roots, history, seen, operations, &mut |text| found.push(text));
+        let is_ghost = |ghost: &Ghost<BatchEntry>| {
+            let haunted = history.haunted_by(ghost);
+            let mut is_right = true;
+            self.stream(&haunted.roots(), &haunted, seen, operations, &mut |_| is_right = false);
+            is_right
+        };
+        let mut ghosts = history.ghosts.iter().filter(|ghost| ghost.may_be_there(operations));
+        if !found.is_empty() && !ghosts.any(is_ghost) {
+            found.into_iter().for_each(wrong);
+        }
+    }
+
+    fn stream(
+        &self,
+        roots: &[Fingerprint],
         history: &StreamHistory,
         seen: &StreamSeen,
         operations: usize,
@@ -133,7 +157,7 @@ impl<'a> Judge<'a> {
                 seen.end_record
             ));
         }
-        self.tree(number, history, seen, operations, wrong);
+        tree(roots, history, seen, operations, wrong);
         let windows = windows_of(self.identities, kept);
         for (whose, expected) in &windows {
             let found = seen.windows.get(whose);
@@ -145,44 +169,6 @@ impl<'a> Judge<'a> {
         }
         if let Some(unknown) = seen.windows.keys().find(|whose| !windows.contains_key(*whose)) {
             wrong(format!("I5: a producer {} is known that has published nothing", unknown.0));
-        }
-    }
-
-    fn tree(
-        &self,
-        number: usize,
-        history: &StreamHistory,
-        seen: &StreamSeen,
-        operations: usize,
-        wrong: &mut dyn FnMut(String),
-    ) {
-        let root_of = |size: u64| {
-            let roots = self.roots.get(number)?;
-            roots.get(usize::try_from(size).ok()?)
-        };
-        if root_of(seen.end_record) != Some(&seen.root) {
-            wrong(format!("the tree over {} batches has another root", seen.end_record));
-        }
-        let must =
-            largest(&history.checkpoints, |signed| (signed.size, signed.when.must_be_there(operations)));
-        let may = largest(&history.checkpoints, |signed| (signed.size, signed.when.may_be_there(operations)));
-        match seen.checkpoint {
-            None if must.is_none() => {}
-            None => wrong(format!("the checkpoint over {must:?} batches is gone")),
-            Some((size, root)) => {
-                if Some(size) < must || Some(size) > may {
-                    wrong(format!("a checkpoint over {size} batches, {must:?} was signed, {may:?} may be"));
-                }
-                if size > seen.end_record {
-                    wrong(format!(
-                        "a checkpoint over {size} batches, of which {} are there",
-                        seen.end_record
-                    ));
-                }
-                if root_of(size) != Some(&root) {
-                    wrong(format!("the checkpoint over {size} batches has another root"));
-                }
-            }
         }
     }
 
@@ -212,6 +198,36 @@ impl<'a> Judge<'a> {
         }
         if known != found.positions.len() {
             found_wrong(format!("there are consumers that nobody made: {:?}", found.positions));
+        }
+    }
+}
+
+fn tree(
+    roots: &[Fingerprint],
+    history: &StreamHistory,
+    seen: &StreamSeen,
+    operations: usize,
+    wrong: &mut dyn FnMut(String),
+) {
+    let root_of = |size: u64| roots.get(usize::try_from(size).ok()?);
+    if root_of(seen.end_record) != Some(&seen.root) {
+        wrong(format!("the tree over {} batches has another root", seen.end_record));
+    }
+    let must = largest(&history.checkpoints, |signed| (signed.size, signed.when.must_be_there(operations)));
+    let may = largest(&history.checkpoints, |signed| (signed.size, signed.when.may_be_there(operations)));
+    match seen.checkpoint {
+        None if must.is_none() => {}
+        None => wrong(format!("the checkpoint over {must:?} batches is gone")),
+        Some((size, root)) => {
+            if Some(size) < must || Some(size) > may {
+                wrong(format!("a checkpoint over {size} batches, {must:?} was signed, {may:?} may be"));
+            }
+            if size > seen.end_record {
+                wrong(format!("a checkpoint over {size} batches, of which {} are there", seen.end_record));
+            }
+            if root_of(size) != Some(&root) {
+                wrong(format!("the checkpoint over {size} batches has another root"));
+            }
         }
     }
 }
@@ -257,6 +273,26 @@ fn judge_beginning(
         (seen.first > 0).then_some((0, seen.first, true)).into_iter().collect();
     if seen.skipped != expected {
         wrong(format!("a reader is told to skip {:?}, not {expected:?}", seen.skipped));
+    }
+}
+
+/// As it was handed over, or with what was refused behind it.
+fn judge_haunted_plain(
+    history: &PlainHistory,
+    seen: &PlainSeen,
+    operations: usize,
+    wrong: &mut dyn FnMut(String),
+) {
+    let mut found = Vec::new();
+    judge_plain(history, seen, operations, &mut |text| found.push(text));
+    let mut ghosts = history.ghosts.iter().filter(|ghost| ghost.may_be_there(operations));
+    let is_ghost = ghosts.any(|ghost| {
+        let mut is_right = true;
+        judge_plain(&history.haunted_by(ghost), seen, operations, &mut |_| is_right = false);
+        is_right
+    });
+    if !is_ghost {
+        found.into_iter().for_each(wrong);
     }
 }
 

@@ -41,9 +41,6 @@ const PAGE_BYTES: usize = 3_000;
 /// Violations that are told in full.
 const EXAMPLES_MAX: usize = 12;
 
-/// One recovery in so many is itself interrupted at each of its operations.
-const NESTED_ONE_IN: u64 = 8;
-
 /// States of each moment of an interrupted recovery.
 const NESTED_STATES: usize = 4;
 
@@ -157,6 +154,8 @@ pub struct Depth {
     pub threads: usize,
     /// States after which no further moment is begun.
     pub states_max: usize,
+    /// One recovery in so many is itself interrupted at each of its operations.
+    pub nested_one_in: u64,
 }
 
 impl Run<'_> {
@@ -173,7 +172,7 @@ impl Run<'_> {
         thread::scope(|scope| {
             for _ in 0..depth.threads.max(1) {
                 scope.spawn(|| {
-                    let mut finder = Finder::new(self, tally);
+                    let mut finder = Finder::new(self, depth.nested_one_in, tally);
                     loop {
                         let from = next.fetch_add(MOMENTS_AT_A_TIME, Ordering::Relaxed);
                         if from > last {
@@ -211,16 +210,23 @@ impl Run<'_> {
     }
 }
 
+/// What tells the content of a directory from others.
+type DirDigest = [u8; 16];
+
+/// What is found of `$producers`, and of each stream's producers in it.
+type ProducersSeen = (Arc<Result<PlainSeen, String>>, [ProducerSnapshot; 2]);
+
 /// Recovers what it does not remember.
 struct Finder<'a> {
     tally: &'a Tally,
+    nested_one_in: u64,
     plan: Plan,
     probes: Vec<Probe>,
     random: Random,
-    streams: [Remembered<([u8; 16], [u8; 16]), Result<StreamSeen, String>>; 2],
-    plain: [Remembered<[u8; 16], Result<PlainSeen, String>>; 2],
-    producers: Remembered<[u8; 16], (Arc<Result<PlainSeen, String>>, [ProducerSnapshot; 2])>,
-    cursors: Remembered<[u8; 16], Result<CursorsSeen, String>>,
+    streams: [Remembered<(DirDigest, DirDigest), Result<StreamSeen, String>>; 2],
+    plain: [Remembered<DirDigest, Result<PlainSeen, String>>; 2],
+    producers: Remembered<DirDigest, ProducersSeen>,
+    cursors: Remembered<DirDigest, Result<CursorsSeen, String>>,
 }
 
 struct Remembered<K, V>(HashMap<K, Arc<V>>);
@@ -244,9 +250,10 @@ impl<K: Hash + Eq, V> Remembered<K, V> {
 }
 
 impl<'a> Finder<'a> {
-    fn new(run: &Run<'_>, tally: &'a Tally) -> Self {
+    fn new(run: &Run<'_>, nested_one_in: u64, tally: &'a Tally) -> Self {
         Self {
             tally,
+            nested_one_in,
             plan: run.plan,
             probes: (0..STREAMS.len()).map(|stream| probe(stream, run.latest)).collect(),
             random: Random::new(run.seed),
@@ -260,7 +267,7 @@ impl<'a> Finder<'a> {
     fn find(&mut self, state: &SimVfs) -> Seen {
         let vfs: Arc<dyn Vfs> = Arc::new(state.clone());
         let key_of = |dir: &Path| state.digest_below(dir).unwrap_or_default();
-        let tally = self.tally;
+        let (tally, nested_one_in) = (self.tally, self.nested_one_in);
         let [keys, policies] = &mut self.plain;
         let [keys, policies] =
             [(keys, SystemLog::Keys), (policies, SystemLog::Policy)].map(|(known, which)| {
@@ -294,7 +301,7 @@ impl<'a> Finder<'a> {
                     let probe = probe.ok_or("there is a probe for each stream")?;
                     place.see_and_go_on(probe, &mut || opened = state.operations())
                 })?;
-                if random.one_in(NESTED_ONE_IN) && seen.wrong.is_empty() {
+                if random.one_in(nested_one_in) && seen.wrong.is_empty() {
                     let seed = random.number();
                     return recover(&Tally::default(), &dir, || {
                         Ok(interrupt(tally, &place, state, (begun, opened), seen, seed))
