@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealbus_protocol::ids::StreamId;
+use sealbus_protocol::memory;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -256,6 +257,7 @@ impl Keeping {
 async fn look_after(storage: Arc<Storage>, consumers: Arc<Consumers>, audit: Audit) {
     for look in 1_u64.. {
         tokio::time::sleep(Duration::from_millis(LOOK_AFTER_MS)).await;
+        memory::release_unused();
         let (storage, consumers, audit) = (Arc::clone(&storage), Arc::clone(&consumers), audit.clone());
         blocking(move || {
             storage.keep_producers();

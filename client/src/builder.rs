@@ -79,7 +79,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
-            batch_bytes_max: 256 * 1_024,
+            batch_bytes_max: 512 * 1_024,
             pending_bytes_max: 8 * 1_024 * 1_024,
             credit_bytes: 4 * 1_024 * 1_024,
             reconnect: Reconnect::default(),
@@ -136,7 +136,7 @@ impl Builder {
         self
     }
 
-    /// The size at which a batch is sent even if the connection is busy: 4 KiB to 1 MiB, default 256 KiB.
+    /// The size at which a batch is sent even if the connection is busy: 4 KiB to 1 MiB, default 512 KiB.
     pub const fn batch_bytes_max(mut self, bytes: usize) -> Self {
         self.options.batch_bytes_max = bytes;
         self

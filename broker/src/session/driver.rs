@@ -1,15 +1,15 @@
 //! The driver: one turn after the other until nothing moves.
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Buf as _;
+use bytes::{Buf as _, BufMut as _};
 use sealbus_protocol::frame::Hello;
 use sealbus_protocol::refusal::{Code, Refusal};
 use sealbus_protocol::session::{BrokerEvent, BrokerSession, Tick};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::ending::Ending;
 use super::signals::Marker;
@@ -249,18 +249,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         true
     }
 
-    /// Reads straight into the session's memory. The room is zeroed first, a record's worth at most: to do without
-    /// takes either unsafe code or a feature of the runtime that this crate does not have.
+    /// Reads straight into the session's memory.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let room = self.wire.space_len().min(READ_BYTES);
-        let space = self.wire.space();
-        let before = space.len();
-        space.resize(before.saturating_add(room), 0);
-        let mut read = ReadBuf::new(space.get_mut(before..).unwrap_or_default());
-        let polled = Pin::new(&mut self.io).poll_read(cx, &mut read);
-        let len = read.filled().len();
-        space.truncate(before.saturating_add(len));
-        polled.map_ok(|()| len)
+        let mut space = self.wire.space().limit(room);
+        pin!(self.io.read_buf(&mut space)).poll(cx)
     }
 
     /// Answers what has been read. Returns whether more may be read.

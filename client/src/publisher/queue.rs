@@ -108,6 +108,8 @@ pub(crate) struct Queue<T> {
     open: Option<Collected<T>>,
     full: VecDeque<Collected<T>>,
     pending_bytes: usize,
+    /// Bytes of the batch before: what the next one will probably need.
+    room_bytes: usize,
     number_next: u64,
     unsettled: BTreeSet<BatchNumber>,
     failure: Option<PublishError>,
@@ -124,6 +126,7 @@ impl<T: Clone> Queue<T> {
             open: None,
             full: VecDeque::new(),
             pending_bytes: 0,
+            room_bytes: 0,
             number_next: 0,
             unsettled: BTreeSet::new(),
             failure: None,
@@ -152,7 +155,9 @@ impl<T: Clone> Queue<T> {
         }
         let mut filled = false;
         if self.open.as_ref().is_some_and(|open| self.takes_no_more(open, record_len, message.published_ms)) {
-            self.full.extend(self.open.take());
+            let full = self.open.take();
+            self.room_bytes = full.as_ref().map_or(0, |full| full.batch.bytes_len());
+            self.full.extend(full);
             filled = true;
         }
         let mut open = match self.open.take() {
@@ -176,6 +181,7 @@ impl<T: Clone> Queue<T> {
         let index = open.batch.count() - 1;
         let ticket = open.cargo.ticket.clone();
         if open.batch.bytes_len() >= self.limits.batch_bytes_max {
+            self.room_bytes = open.batch.bytes_len();
             self.full.push_back(open);
             filled = true;
         } else {
@@ -198,7 +204,8 @@ impl<T: Clone> Queue<T> {
         self.number_next += 1;
         self.unsettled.insert(number);
         let deadline = now.after_ms(self.limits.publish_timeout_ms);
-        Collected { batch: OpenBatch::new(created_ms), created_ms, cargo: Cargo { number, ticket, deadline } }
+        let batch = OpenBatch::with_room(created_ms, self.room_bytes);
+        Collected { batch, created_ms, cargo: Cargo { number, ticket, deadline } }
     }
 
     /// The oldest batch, if it may be taken.
@@ -211,7 +218,10 @@ impl<T: Clone> Queue<T> {
             return Taken::Nothing;
         }
         match (take, self.open.take()) {
-            (Take::Any, Some(open)) => Taken::Batch(open),
+            (Take::Any, Some(open)) => {
+                self.room_bytes = open.batch.bytes_len();
+                Taken::Batch(open)
+            }
             (_, open) => {
                 self.open = open;
                 Taken::Growing

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crate::ids::{BusId, ContentHash, IncarnationId, InstanceId, Kid, PreambleDigest, TopicDigest};
 use crate::keys::{Purpose, SigningKey};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
+use crate::memory;
 
 use super::preamble::{Content, HEAD_LEN, PREAMBLE_LEN, Position, Preamble, Seal, preamble_digest};
 use super::record::{Headers, Record, RecordError};
@@ -24,6 +25,14 @@ impl OpenBatch {
     #[must_use]
     pub fn new(created_ms: u64) -> Self {
         Self { bytes: BytesMut::zeroed(HEAD_LEN), count: 0, created_ms }
+    }
+
+    /// An empty batch with room for `bytes_len` bytes, head included, for those who expect that many.
+    #[must_use]
+    pub fn with_room(created_ms: u64, bytes_len: usize) -> Self {
+        let mut bytes = memory::of(bytes_len.clamp(HEAD_LEN, BATCH_BYTES_MAX));
+        bytes.resize(HEAD_LEN, 0);
+        Self { bytes, count: 0, created_ms }
     }
 
     /// Adds a message that was published at `now_ms`.
@@ -190,7 +199,7 @@ impl ProducerChain {
         self.prev = preamble_digest(&encoded);
         self.next_seq = preamble.next_seq();
         SignedBatch {
-            bytes: bytes.freeze(),
+            bytes: memory::freeze(bytes),
             first_seq: preamble.first_seq,
             count: open.count,
             digest: self.prev,

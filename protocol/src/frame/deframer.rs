@@ -4,10 +4,11 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::limits::{FRAME_BYTES_MAX, UNAUTHENTICATED_BYTES_MAX};
+use crate::memory;
 
 use super::header::{FrameError, FrameHeader, HEADER_LEN};
 
-/// Bytes set aside for small frames. Larger ones get memory of their own, of exactly their size.
+/// Bytes set aside for small frames. Larger ones get memory of their own, at most twice their size.
 pub const STAGING_BYTES: usize = 16 * 1_024;
 
 /// A frame as it was cut from the stream: a known type, a length within its limit, a payload not yet looked at.
@@ -85,7 +86,7 @@ impl Deframer {
     /// [`FrameError`] from the header alone, before the payload has arrived. The stream cannot be read further.
     pub fn poll_frame(&mut self) -> Result<Option<RawFrame>, FrameError> {
         if let Some(large) = self.large.take_if(|large| large.payload.len() >= large.header.payload_len) {
-            return Ok(Some(RawFrame { header: large.header, payload: large.payload.freeze() }));
+            return Ok(Some(RawFrame { header: large.header, payload: memory::freeze(large.payload) }));
         }
         if self.large.is_some() {
             return Ok(None);
@@ -99,7 +100,7 @@ impl Deframer {
             return Ok(Some(RawFrame { header, payload }));
         }
         if whole > STAGING_BYTES {
-            let mut payload = BytesMut::with_capacity(header.payload_len);
+            let mut payload = memory::of(header.payload_len);
             payload.extend_from_slice(&self.staging[HEADER_LEN..]);
             self.staging.clear();
             self.large = Some(Large { header, payload });
