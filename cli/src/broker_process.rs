@@ -1,6 +1,5 @@
 //! A broker in a process of its own: this program again, with `serve`.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -10,21 +9,13 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::failure::Failure;
+use crate::process_usage::Usage;
 
 const ATTEMPTED: &str = "start a broker in a process of its own";
 
 /// A broker's process. It is told to stop, and waited for, when this is dropped.
 pub(crate) struct BrokerProcess {
     child: Child,
-}
-
-/// What a process has used.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Usage {
-    /// CPU time, user and system.
-    pub(crate) cpu: Duration,
-    /// Memory that it holds now.
-    pub(crate) resident_bytes: u64,
 }
 
 impl BrokerProcess {
@@ -60,32 +51,7 @@ impl BrokerProcess {
 
     /// What it has used so far.
     pub(crate) fn usage(&self) -> Result<Usage, Failure> {
-        let unreadable =
-            |what: &str| Failure::new("measure the broker's CPU time", format!("{what} has another form"));
-        let read = |part: &str| {
-            let path = format!("/proc/{}/{part}", self.child.id());
-            fs::read_to_string(&path).map_err(|error| Failure::new(format!("read {path}"), error))
-        };
-        let stat = read("stat")?;
-        // The second field is the program's name in brackets, which may hold anything; 14 and 15 are counted after it.
-        let (_, after_name) = stat.rsplit_once(')').ok_or_else(|| unreadable("stat"))?;
-        let ticks: Vec<u64> =
-            after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
-        let [user, system] = *ticks else { return Err(unreadable("stat")) };
-        let per_second = rustix::param::clock_ticks_per_second().max(1);
-        let cpu = Duration::from_secs_f64(user.saturating_add(system) as f64 / per_second as f64);
-        let status = read("status")?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let resident_kib = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        let resident_kib = resident_kib.ok_or_else(|| unreadable("status"))?;
-        Ok(Usage { cpu, resident_bytes: resident_kib.saturating_mul(1_024) })
-    }
-}
-
-impl Usage {
-    /// What was used since an earlier moment, and the memory of this one.
-    pub(crate) fn since(self, earlier: Self) -> Self {
-        Self { cpu: self.cpu.saturating_sub(earlier.cpu), resident_bytes: self.resident_bytes }
+        Usage::of(self.child.id()).map_err(|error| Failure::new("measure what the broker uses", error))
     }
 }
 

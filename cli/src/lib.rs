@@ -4,8 +4,8 @@
 //! to stdout, talk to stderr. No decision about messages, certificates or rights is made here: those are the broker's,
 //! the client's and the protocol's.
 //!
-//! Read `arguments` for what can be said, then the file of the command. [`pki`] and [`fake_broker`] are public for the
-//! demo and the tests, and for nobody else.
+//! Read `arguments` for what can be said, then the file of the command. [`pki`], [`fake_broker`] and
+//! [`process_usage`] are public for the demo, the tests and the benches, and for nobody else.
 
 use std::process::ExitCode;
 
@@ -36,6 +36,7 @@ mod verify;
 
 pub mod fake_broker;
 pub mod pki;
+pub mod process_usage;
 
 /// Does what the process's arguments say.
 #[must_use]

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::broker_process::{BrokerProcess, Usage, free_address};
+use crate::broker_process::{BrokerProcess, free_address};
 use crate::bus_folder::{BusFolder, NewBus};
 use crate::failure::Failure;
+use crate::process_usage::Usage;
 
 /// The identities of a bench, and what they may do.
 const POLICY: &str = r#"version = 1
