@@ -206,3 +206,31 @@ async fn a_client_waits_until_there_is_room() {
     assert_eq!(replayed(&shop, "orders").await, numbered(0..30));
     within("the end", on.broker.shutdown()).await.expect("it ends");
 }
+
+/// An operator who looks for a stream that could not be opened must find it, and why. The next policy opens it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_cannot_be_opened_is_shown_with_the_reason() {
+    let OnBadDisk { bus, broker, disk } = OnBadDisk::start().await;
+    let shop = bus.connect(broker.addresses()[0], "shop").await;
+    publish(&shop, "orders/eu", 0..10).await;
+    drop(shop);
+    within("the end", broker.shutdown()).await.expect("it ends");
+    disk.fail_from(Operation::Read, 1, EIO);
+    let config = Config::load(&OsVfs, &bus.config()).expect("the configuration is good");
+    let parts = Parts { clock: Parts::system().clock, vfs: Arc::new(disk.clone()) };
+    let broker = within("the start", Broker::start(config, parts)).await.expect("the others are well");
+    let operator = bus.connect(broker.addresses()[0], OPERATOR).await;
+    let streams = operator.streams(None).await.expect("an operator may ask");
+    let [bills, orders] = &streams[..] else { panic!("{streams:?}") };
+    assert_eq!((bills.health, &*bills.reason), (StreamHealth::Open, ""));
+    assert_eq!((orders.health, orders.end), (StreamHealth::Stopped, 0));
+    assert!(orders.reason.contains("cannot be opened"), "{}", orders.reason);
+    let shop = bus.connect(broker.addresses()[0], "shop").await;
+    let refused = shop.replay("orders").await.expect_err("it is shut");
+    assert!(refused.to_string().contains("orders"), "{refused}");
+    disk.heal();
+    operator.reload_policy().await.expect("the policy is good");
+    assert_eq!(operator.streams(Some("orders")).await.expect("it may")[0].health, StreamHealth::Open);
+    assert_eq!(replayed(&shop, "orders").await, numbered(0..10));
+    within("the end", broker.shutdown()).await.expect("it ends");
+}

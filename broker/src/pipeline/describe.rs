@@ -14,6 +14,7 @@ use sealbus_protocol::session::BrokerSession;
 use sealbus_protocol::stream_name::StreamName;
 
 use super::client::Client;
+use crate::storage::stream::Level;
 use crate::storage::stream::store::{StreamState, StreamStore};
 
 impl Client {
@@ -35,10 +36,14 @@ impl Client {
         let policy = self.decisions.policy();
         let mut streams: Vec<&Stream> = policy.compiled.policy().streams().iter().filter(wanted).collect();
         streams.sort_by(|one, other| one.name().cmp(other.name()));
-        let infos = streams
-            .into_iter()
-            .filter(|stream| self.may_describe(stream.name()))
-            .filter_map(|stream| Some(self.stream_info(stream, &*self.bus.storage.stream(stream.id())?)));
+        let infos =
+            streams.into_iter().filter(|stream| self.may_describe(stream.name())).filter_map(|stream| {
+                match self.bus.storage.stream(stream.id()) {
+                    Some(store) => Some(self.stream_info(stream, &*store)),
+                    // Between the policy and its streams there is a moment without either.
+                    None => Some(self.shut_stream_info(stream, &self.bus.storage.why_shut(stream.id())?)),
+                }
+            });
         wire.admin_result(&AdminResult { request, outcome: Outcome::streams(infos) });
     }
 
@@ -96,12 +101,7 @@ impl Client {
             StreamState::Full => (StreamHealth::Full, "the disk has no room above the reserve".to_owned()),
             StreamState::Stopped(reason) => (StreamHealth::Stopped, reason.to_string()),
         };
-        let Retention { age_ms, bytes, messages } = stream.retention();
-        let limit = |limit: Option<u64>| limit.and_then(NonZeroU64::new);
         StreamInfo {
-            name: StreamName::Plain(stream.name().clone()),
-            id: stream.id(),
-            topics: stream.topics().to_vec(),
             durability: store.durability(),
             health,
             reason,
@@ -117,6 +117,29 @@ impl Client {
                 0 => [0; 32],
                 _ => *stats.checkpoint_root.as_bytes(),
             },
+            ..self.shut_stream_info(stream, "")
+        }
+    }
+
+    /// Of a stream that cannot be opened nothing is known but what the policy says, and why.
+    fn shut_stream_info(&self, stream: &Stream, reason: &str) -> StreamInfo {
+        let Retention { age_ms, bytes, messages } = stream.retention();
+        let limit = |limit: Option<u64>| limit.and_then(NonZeroU64::new);
+        StreamInfo {
+            name: StreamName::Plain(stream.name().clone()),
+            id: stream.id(),
+            topics: stream.topics().to_vec(),
+            durability: Level::asked(stream.durability()).durability(),
+            health: StreamHealth::Stopped,
+            reason: reason.to_owned(),
+            first: 0,
+            end: 0,
+            records: 0,
+            bytes: 0,
+            segments: 0,
+            damaged: 0,
+            checkpoint_size: 0,
+            checkpoint_root: [0; 32],
             retention: RetentionInfo {
                 age_ms: limit(age_ms),
                 bytes: limit(bytes),

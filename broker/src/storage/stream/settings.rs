@@ -2,6 +2,7 @@
 
 use sealbus_protocol::batch::accept::Durability;
 use sealbus_protocol::ids::{BusId, StreamId};
+use sealbus_protocol::policy;
 use sealbus_protocol::tlog::NoteSigner;
 
 /// Bytes of a segment, unless the configuration says otherwise: what retention removes at once, and what a start
@@ -31,6 +32,16 @@ pub enum Level {
 }
 
 impl Level {
+    /// The level that a policy asks for.
+    #[must_use]
+    pub const fn asked(durability: policy::Durability) -> Self {
+        match durability {
+            policy::Durability::Fsync => Self::Fsync,
+            policy::Durability::Interval => Self::Interval,
+            policy::Durability::Memory => Self::Memory,
+        }
+    }
+
     /// The level as receipts name it.
     #[must_use]
     pub const fn durability(self) -> Durability {

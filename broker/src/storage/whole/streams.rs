@@ -151,7 +151,7 @@ impl Storage {
     pub fn configure(&self, policy: &Policy) {
         for stream in policy.streams() {
             if let Some(open) = self.streams.find(stream.id()) {
-                open.configure(retention_of(stream), level_of(stream));
+                open.configure(retention_of(stream), Level::asked(stream.durability()));
             }
         }
     }
@@ -160,7 +160,7 @@ impl Storage {
         let (id, name) = (stream.id(), stream.name().to_string());
         let mut options = StreamOptions::new(self.bus_id, id, &name, random_salt);
         options.retention = retention_of(stream);
-        options.level = level_of(stream);
+        options.level = Level::asked(stream.durability());
         options.segment_bytes = self.config.segment_bytes;
         options.interval_ms = self.config.interval_ms;
         options.reserve_bytes = self.config.reserve_bytes;
@@ -328,14 +328,6 @@ impl Opened {
 fn retention_of(stream: &policy::Stream) -> Retention {
     let policy::Retention { age_ms, bytes, messages } = stream.retention();
     Retention { age_ms, bytes, messages }
-}
-
-fn level_of(stream: &policy::Stream) -> Level {
-    match stream.durability() {
-        policy::Durability::Fsync => Level::Fsync,
-        policy::Durability::Interval => Level::Interval,
-        policy::Durability::Memory => Level::Memory,
-    }
 }
 
 /// Where the files of a stream are, below the broker's directory.
