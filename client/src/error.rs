@@ -329,6 +329,27 @@ impl std::error::Error for PublishAllError {
     }
 }
 
+/// Why not all messages of [`crate::Publisher::enqueue_all`] were queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnqueueAllError {
+    /// How many were. They are sent, and the next flush tells what became of them.
+    pub queued: usize,
+    /// Why the next one was not.
+    pub error: PublishError,
+}
+
+impl fmt::Display for EnqueueAllError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message {} of the series: {}", self.queued, self.error)
+    }
+}
+
+impl std::error::Error for EnqueueAllError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestError {

@@ -91,8 +91,8 @@ pub use builder::{Builder, Reconnect};
 pub use bus::{Bus, PolicySeen};
 pub use checkpoint::{Checkpoint, CheckpointError, InclusionProof, ProveError};
 pub use error::{
-    CloseError, CloseReason, ConnectError, EnqueueError, OpenError, PublishAllError, PublishError,
-    RequestError, SettleError, SubscribeError,
+    CloseError, CloseReason, ConnectError, EnqueueAllError, EnqueueError, OpenError, PublishAllError,
+    PublishError, RequestError, SettleError, SubscribeError,
 };
 pub use event::{Event, Events};
 pub use identity::{Identity, IdentityError};

@@ -139,16 +139,18 @@ fn pure_modules_have_no_world_in_them() {
         "println!",
         "eprintln!",
     ];
-    let pure =
-        sources("protocol/src").into_iter().chain(sources("broker/src").into_iter().filter(|source| {
-            [
-                "broker/src/router/table.rs",
-                "broker/src/audit/event.rs",
-                "broker/src/audit/encode.rs",
-                "broker/src/audit/flood.rs",
-            ]
-            .contains(&source.path.as_str())
-        }));
+    // The spares of large batches are an allocator's: behind its lock nothing is decided.
+    let protocol =
+        sources("protocol/src").into_iter().filter(|source| source.path != "protocol/src/memory.rs");
+    let pure = protocol.chain(sources("broker/src").into_iter().filter(|source| {
+        [
+            "broker/src/router/table.rs",
+            "broker/src/audit/event.rs",
+            "broker/src/audit/encode.rs",
+            "broker/src/audit/flood.rs",
+        ]
+        .contains(&source.path.as_str())
+    }));
     let findings: Vec<String> = pure
         .flat_map(|source| words.map(|word| source.mentions(word).collect::<Vec<_>>()))
         .flatten()
@@ -294,7 +296,7 @@ fn children_do_not_import_their_parent() {
 
 #[test]
 fn every_crate_forbids_unsafe_code_and_takes_the_workspace_lints() {
-    for member in ["protocol", "broker", "client", "cli", "tests", "benches"] {
+    for member in ["protocol", "broker", "client", "cli", "tests", "benches", "benches/compare"] {
         let manifest = read(format!("{member}/Cargo.toml"));
         assert!(
             manifest.contains("[lints]\nworkspace = true"),
@@ -309,7 +311,7 @@ fn every_crate_forbids_unsafe_code_and_takes_the_workspace_lints() {
 #[test]
 fn files_have_one_subject() {
     let mut findings = Vec::new();
-    for folder in ["protocol/src", "broker/src", "client/src", "cli/src"] {
+    for folder in ["protocol/src", "broker/src", "client/src", "cli/src", "benches/compare/src"] {
         let long = sources(folder).into_iter().filter(|source| source.line_count > 500);
         findings.extend(long.map(|source| format!("{}: {} lines", source.path, source.line_count)));
     }

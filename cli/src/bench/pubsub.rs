@@ -1,10 +1,11 @@
 //! As many messages as go through.
 
+use std::iter::{once, repeat_n};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sealbus_client::{Bus, EnqueueError, Publisher, Subscription};
+use sealbus_client::{Bus, Publisher, Subscription};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -17,11 +18,9 @@ use super::{Received, Report, Stopwatch, connect, histogram, missed, next, paylo
 /// that nothing is lost and the pipe stays full.
 const AHEAD_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
 
-/// Messages that a publisher sends between two looks at how far ahead it is.
+/// Messages that a publisher sends between two looks at how far ahead it is. The first of them has its latency taken: two
+/// readings of the clock for each would be a good part of its cost.
 const LOOK_EVERY: u64 = 64;
-
-/// One message in so many has its latency taken: two readings of the clock for each would be a good part of its cost.
-const SAMPLE_EVERY: u64 = 8;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
@@ -161,27 +160,19 @@ async fn send(
 ) -> Result<(Bus, u64), Failure> {
     let failed =
         |error: &dyn std::fmt::Display| Failure::new(format!("publish to {}", publisher.topic()), error);
-    let mut payload = payload(lane.size_bytes);
+    let mut plain = payload(lane.size_bytes);
+    stamp(&mut plain, u64::MAX);
+    let mut stamped = plain.clone();
     let mut sent = 0_u64;
     while sent < lane.messages && lane.until.is_none_or(|until| Instant::now() < until) {
         course.wait_for_room().await;
         let round = LOOK_EVERY.min(lane.messages.saturating_sub(sent));
-        for _ in 0..round {
-            if sent.is_multiple_of(SAMPLE_EVERY) {
-                stamp(&mut payload, lane.stopwatch.now_ns());
-            } else {
-                stamp(&mut payload, u64::MAX);
-            }
-            // The receipt is not waited for here: `flush` below answers for every message.
-            match publisher.enqueue(&payload[..]) {
-                Ok(receipt) => drop(receipt),
-                Err(EnqueueError::Full { .. }) => {
-                    drop(publisher.enqueue_when_ready(&payload[..]).await.map_err(|error| failed(&error))?);
-                }
-                Err(error) => return Err(failed(&error)),
-            }
-            sent = sent.saturating_add(1);
-        }
+        stamp(&mut stamped, lane.stopwatch.now_ns());
+        // Receipts are not waited for here: `flush` below answers for every message.
+        let rest = usize::try_from(round).unwrap_or(usize::MAX).saturating_sub(1);
+        let messages = once(&stamped[..]).chain(repeat_n(&plain[..], rest));
+        publisher.enqueue_all(messages).await.map_err(|error| failed(&error))?;
+        sent = sent.saturating_add(round);
         course.sent.fetch_add(round, Ordering::Relaxed);
     }
     publisher.flush().await.map_err(|error| failed(&error))?;

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use sealbus_protocol::batch::{HeadersBuf, RecordError};
 use serde::Serialize;
 
+use super::queue::NewMessage;
+
 /// A message on its way out.
 ///
 /// ```
@@ -56,6 +58,18 @@ pub(crate) struct Parts<P> {
     pub(crate) payload: P,
     pub(crate) key: Bytes,
     pub(crate) headers: HeadersBuf,
+}
+
+impl<P: AsRef<[u8]>> Parts<P> {
+    /// The message, published at this moment.
+    pub(super) fn as_message(&self, published_ms: u64) -> NewMessage<'_> {
+        NewMessage {
+            published_ms,
+            key: &self.key,
+            headers: self.headers.headers(),
+            payload: self.payload.as_ref(),
+        }
+    }
 }
 
 /// What can be published as it is.

@@ -65,8 +65,8 @@ pub(crate) struct NewMessage<'a> {
 
 /// Where a message went.
 #[derive(Debug)]
-pub(crate) struct Pushed<T> {
-    pub(crate) ticket: T,
+pub(crate) struct Pushed<'q, T> {
+    pub(crate) ticket: &'q T,
     pub(crate) index: u32,
     /// Whether the connection must be told.
     pub(crate) notice: Notice,
@@ -79,6 +79,16 @@ pub(crate) enum Notice {
     None,
     /// There is something to take that it does not know of: the first message, or a batch that became full.
     Due,
+}
+
+impl Notice {
+    /// What two pushes mean together.
+    pub(crate) const fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Due, _) | (_, Self::Due) => Self::Due,
+            (Self::None, Self::None) => Self::None,
+        }
+    }
 }
 
 /// Which batches may be taken.
@@ -142,7 +152,7 @@ impl<T: Clone> Queue<T> {
         message: NewMessage<'_>,
         now: impl FnOnce() -> Tick,
         new_ticket: impl FnOnce() -> T,
-    ) -> Result<Pushed<T>, EnqueueError> {
+    ) -> Result<Pushed<'_, T>, EnqueueError> {
         if let Some(reason) = &self.closed {
             return Err(EnqueueError::Closed(reason.clone()));
         }
@@ -155,22 +165,21 @@ impl<T: Clone> Queue<T> {
         }
         let mut filled = false;
         if self.open.as_ref().is_some_and(|open| self.takes_no_more(open, record_len, message.published_ms)) {
-            let full = self.open.take();
-            self.room_bytes = full.as_ref().map_or(0, |full| full.batch.bytes_len());
-            self.full.extend(full);
+            self.complete();
             filled = true;
         }
-        let mut open = match self.open.take() {
+        let open = match &mut self.open {
             Some(open) => open,
-            None => self.begin(message.published_ms, now(), new_ticket()),
+            None => {
+                let begun = self.begin(message.published_ms, now(), new_ticket());
+                self.open.insert(begun)
+            }
         };
         let pushed = open.batch.push(message.published_ms, message.key, message.headers, message.payload);
         if let Err(error) = pushed {
             // A fresh batch that took nothing is forgotten with its number; nobody waits for it.
-            if open.batch.count() > 0 {
-                self.open = Some(open);
-            } else {
-                self.unsettled.remove(&open.cargo.number);
+            if let Some(fresh) = self.open.take_if(|open| open.batch.count() == 0) {
+                self.unsettled.remove(&fresh.cargo.number);
             }
             return Err(match error {
                 PushError::Message(error) => EnqueueError::Message(MessageError::Record(error)),
@@ -179,17 +188,22 @@ impl<T: Clone> Queue<T> {
         }
         self.pending_bytes += record_len;
         let index = open.batch.count() - 1;
-        let ticket = open.cargo.ticket.clone();
         if open.batch.bytes_len() >= self.limits.batch_bytes_max {
-            self.room_bytes = open.batch.bytes_len();
-            self.full.push_back(open);
+            self.complete();
             filled = true;
-        } else {
-            self.open = Some(open);
         }
         let notice = if filled || !self.noticed { Notice::Due } else { Notice::None };
         self.noticed = true;
-        Ok(Pushed { ticket, index, notice })
+        let last = self.open.as_ref().or(self.full.back()).expect("the message is in one of them");
+        Ok(Pushed { ticket: &last.cargo.ticket, index, notice })
+    }
+
+    /// The open batch takes no more. The next one probably needs as much room.
+    fn complete(&mut self) {
+        if let Some(full) = self.open.take() {
+            self.room_bytes = full.batch.bytes_len();
+            self.full.push_back(full);
+        }
     }
 
     fn takes_no_more(&self, open: &Collected<T>, record_len: usize, now_ms: u64) -> bool {
@@ -319,7 +333,11 @@ mod tests {
         Queue::new(LIMITS)
     }
 
-    fn push_at(queue: &mut Queue<u32>, at_ms: u64, payload: &[u8]) -> Result<Pushed<u32>, EnqueueError> {
+    fn push_at<'q>(
+        queue: &'q mut Queue<u32>,
+        at_ms: u64,
+        payload: &[u8],
+    ) -> Result<Pushed<'q, u32>, EnqueueError> {
         let message = NewMessage { published_ms: at_ms, key: &[], headers: Headers::NONE, payload };
         queue.push(message, || Tick(at_ms), || u32::try_from(at_ms).unwrap())
     }
@@ -390,9 +408,9 @@ mod tests {
     #[test]
     fn an_old_batch_takes_no_more_messages() {
         let mut queue = queue();
-        let first = push_at(&mut queue, 0, b"x").unwrap().ticket;
-        assert_eq!(push_at(&mut queue, 1_000, b"x").unwrap().ticket, first);
-        assert_ne!(push_at(&mut queue, 1_001, b"x").unwrap().ticket, first);
+        let first = *push_at(&mut queue, 0, b"x").unwrap().ticket;
+        assert_eq!(*push_at(&mut queue, 1_000, b"x").unwrap().ticket, first);
+        assert_ne!(*push_at(&mut queue, 1_001, b"x").unwrap().ticket, first);
     }
 
     #[test]

@@ -275,3 +275,49 @@ async fn a_message_that_waits_goes_with_the_next_one_and_none_is_cut() {
     assert!(matches!(publisher.publish(vec![0; largest.len() + 1]).await, Err(PublishError::Message(_))));
     assert_eq!(payloads(&fake.state(|state| state.received[0].clone()))[0], b"dropped");
 }
+
+/// Far more than may wait for an acknowledgement at a time, among them one that is no message.
+#[tokio::test]
+async fn a_series_waits_for_room_and_stops_before_what_cannot_be_sent() {
+    let pki = Pki::new();
+    let fake = Fake::start(&pki).await;
+    let bus = client(&pki, &fake, "orders")
+        .batch_bytes_max(4_096)
+        .pending_bytes_max(65_536)
+        .connect()
+        .await
+        .unwrap();
+    let publisher = bus.publisher("a").await.unwrap();
+    let queued = publisher.enqueue_all((0..500).map(|index| format!("{index:0>200}"))).await.unwrap();
+    assert_eq!(queued, 500);
+    let good = (500..600).map(|index| Outgoing::new(format!("{index:0>200}")));
+    let bad = std::iter::once(Outgoing::new("x".to_owned()).header("Capital", "no"));
+    let never = std::iter::once(Outgoing::new("never".to_owned()));
+    let stopped = publisher.enqueue_all(good.chain(bad).chain(never)).await.unwrap_err();
+    assert_eq!(stopped.queued, 100);
+    assert!(matches!(stopped.error, PublishError::Message(_)), "{stopped}");
+    publisher.flush().await.unwrap();
+    let expected: Vec<Vec<u8>> = (0..600).map(|index| format!("{index:0>200}").into_bytes()).collect();
+    assert_eq!(fake.payloads("a"), expected);
+}
+
+/// On one thread: a publisher that never waits for anything must not keep its own connection from sending.
+#[tokio::test]
+async fn a_series_lets_the_connection_have_its_turn() {
+    let pki = Pki::new();
+    let fake = Fake::start(&pki).await;
+    let bus = client(&pki, &fake, "orders").batch_bytes_max(4_096).connect().await.unwrap();
+    let publisher = bus.publisher("a").await.unwrap();
+    // About a hundred batches, and room for all of them: nothing but courtesy makes the series pause.
+    let mut seen = Vec::new();
+    let messages = (0..2_000).map(|index| {
+        if index % 500 == 0 {
+            seen.push(fake.state(|state| state.received.len()));
+        }
+        format!("{index:0>200}")
+    });
+    publisher.enqueue_all(messages).await.unwrap();
+    assert!(seen.last() > seen.first(), "the broker received nothing meanwhile: {seen:?}");
+    publisher.flush().await.unwrap();
+    assert_eq!(fake.payloads("a").len(), 2_000);
+}

@@ -44,10 +44,13 @@ impl<'a> Record<'a> {
         let payload_len = u32::try_from(self.payload.len()).expect("a payload is at most a megabyte");
         let key_len = u16::try_from(self.key.len()).expect("a key is at most 4 KiB");
         let headers_len = u16::try_from(self.headers.encoded.len()).expect("headers are at most 16 KiB");
-        body.u32(payload_len);
-        body.u16(key_len);
-        body.u16(headers_len);
-        body.raw(&self.time_delta_ms.to_be_bytes());
+        // One piece: this is done for every message.
+        let mut head = [0; RECORD_HEAD_LEN];
+        head[..4].copy_from_slice(&payload_len.to_be_bytes());
+        head[4..6].copy_from_slice(&key_len.to_be_bytes());
+        head[6..8].copy_from_slice(&headers_len.to_be_bytes());
+        head[8..].copy_from_slice(&self.time_delta_ms.to_be_bytes());
+        body.raw(&head);
         body.raw(self.key);
         body.raw(self.headers.encoded);
         body.raw(self.payload);

@@ -137,7 +137,7 @@ impl World {
         let (now, ticket) = (self.now, self.ticket_next);
         let Ok(pushed) = self.queue.push(message, || now, || ticket) else { return };
         self.ticket_next = self.ticket_next.max(pushed.ticket + 1);
-        let messages = self.tickets.entry(pushed.ticket).or_default();
+        let messages = self.tickets.entry(*pushed.ticket).or_default();
         assert_eq!(messages.len(), pushed.index as usize);
         messages.push(self.message_next);
         self.message_next += 1;
