@@ -210,13 +210,13 @@ async fn handshake(
         .export_keying_material([0; EXPORTER_LEN], EXPORTER_LABEL, None)
         .map(Exporter::new)
         .map_err(|error| Refused::Handshake(HandshakeFailure::Other(error.to_string())))?;
-    let leaf = tls.check_peer(&chain, bus.clock.now_ms()).map_err(|error| {
+    let chain = tls.check_accepted(chain, bus.clock.now_ms()).map_err(|error| {
         let (code, reason) = (Code::Binding, error.to_string());
         record(bus, Event::SessionRefused { source, principal: None, code, reason });
         Refused::Recorded
     })?;
     let zone = Arc::clone(&port.zone);
-    Ok((stream, Peer { source, zone, chain, leaf, exporter, tls }))
+    Ok((stream, Peer { source, zone, chain, exporter, tls }))
 }
 
 fn record_turned_away(bus: &Bus, port: &Port, source: SocketAddr, turned_away: TurnedAway) {

@@ -14,11 +14,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustls_pki_types::CertificateDer;
 use sealbus_protocol::batch::accept::ProvenProducer;
 use sealbus_protocol::binding::{KeyBinding, VerifiedBinding};
 use sealbus_protocol::frame::{Hello, Limits, Welcome};
-use sealbus_protocol::identity::VerifiedLeaf;
+use sealbus_protocol::identity::VerifiedChain;
 use sealbus_protocol::ids::BusId;
 use sealbus_protocol::limits::{
     BATCH_BYTES_MAX, FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX,
@@ -52,14 +51,21 @@ pub(crate) struct Peer {
     pub(crate) source: SocketAddr,
     /// The zone of the listener.
     pub(crate) zone: Arc<str>,
-    /// The peer's certificates, leaf first.
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    /// What they prove.
-    pub(crate) leaf: VerifiedLeaf,
+    /// The peer's certificates, and whose they are.
+    pub(crate) chain: VerifiedChain,
     /// What this TLS connection, and no other, exports.
     pub(crate) exporter: Exporter,
     /// By what they were judged.
     pub(crate) tls: Arc<TlsMaterial>,
+}
+
+/// By which certificates, roots and lists the peer's chain was judged.
+#[derive(Debug, Clone, Copy)]
+enum Judged {
+    /// Those of the handshake, which are still in force.
+    AsAccepted,
+    /// Those that have replaced them.
+    Anew,
 }
 
 /// Judges what HELLO claims. The binding that comes out is by this listener's own roots, and of the principal that TLS
@@ -68,7 +74,7 @@ fn examine(
     hello: &Hello,
     binding: Bytes,
     peer: &Peer,
-    tls: &TlsMaterial,
+    (tls, judged): (&TlsMaterial, Judged),
     bus_id: BusId,
     now_ms: u64,
 ) -> Result<VerifiedBinding, Refusal> {
@@ -93,12 +99,16 @@ fn examine(
         Ok(binding) => binding,
         Err(error) => return refuse(Code::Binding, format!("the key binding is malformed: {error}")),
     };
-    let verified = match tls.check_binding(&binding, now_ms) {
+    let verified = match judged {
+        Judged::AsAccepted => tls.check_binding_of(&peer.chain, &binding, now_ms),
+        Judged::Anew => tls.check_binding(&binding, now_ms),
+    };
+    let verified = match verified {
         Ok(verified) => verified,
         Err(error) => return refuse(Code::Binding, error.to_string()),
     };
-    if verified.principal() != peer.leaf.principal() {
-        let (bound, proven) = (verified.principal(), peer.leaf.principal());
+    if verified.principal() != peer.chain.leaf().principal() {
+        let (bound, proven) = (verified.principal(), peer.chain.leaf().principal());
         return refuse(
             Code::Binding,
             format!("the key is bound to {bound}, the TLS certificate is {proven}'s"),
@@ -124,21 +134,24 @@ pub(crate) fn admit(
 ) -> Result<(Client, Welcome), Refusal> {
     let now_ms = bus.clock.now_ms();
     let tls = port.tls.load_full();
-    if !Arc::ptr_eq(&tls, &peer.tls) {
+    let judged = if Arc::ptr_eq(&tls, &peer.tls) {
+        Judged::AsAccepted
+    } else {
         // They were replaced after the handshake: the peer is judged by those in force.
-        tls.check_peer(&peer.chain, now_ms)
+        tls.check_peer(peer.chain.certificates(), now_ms)
             .map_err(|error| Refusal::new(Code::Binding, format!("hello: {error}")))?;
-    }
-    let verified = examine(hello, binding_of(hello, bus)?, peer, &tls, bus.id, now_ms)?;
+        Judged::Anew
+    };
+    let verified = examine(hello, binding_of(hello, bus)?, peer, (&tls, judged), bus.id, now_ms)?;
     if !bus.audit.is_available() {
         return Err(audit_unavailable(None));
     }
     let place = bus
         .quotas
-        .admit_at(peer.leaf.principal(), bus.clock.tick())
+        .admit_at(peer.chain.leaf().principal(), bus.clock.tick())
         .map_err(|error| Refusal::new(Code::Limit, format!("hello: {error}")))?;
     let party = Arc::new(Party {
-        principal: peer.leaf.principal().clone(),
+        principal: peer.chain.leaf().principal().clone(),
         source: peer.source.ip(),
         zone: Arc::clone(&peer.zone),
     });
@@ -179,7 +192,7 @@ pub(crate) fn admit(
         place,
         patience: Patience::new_at(bus.clock.tick()),
         summary_due: None,
-        ends_ms: verified.validity().not_after_ms.min(peer.leaf.validity().not_after_ms),
+        ends_ms: verified.validity().not_after_ms.min(peer.chain.leaf().validity().not_after_ms),
         traffic: SessionTraffic::default(),
         ended: Ended::Never,
     };
@@ -229,8 +242,8 @@ impl Client {
         }
         self.record(Event::SessionOpened {
             actor: self.actor(),
-            serial: peer.leaf.serial(),
-            issuer: peer.leaf.issuer().to_owned(),
+            serial: peer.chain.leaf().serial(),
+            issuer: peer.chain.leaf().issuer().to_owned(),
             kid: hello.kid,
             agent: hello.agent.clone(),
             zone: peer.zone.to_string(),

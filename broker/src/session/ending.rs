@@ -153,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn refuse_greeting(&mut self, refusal: Refusal) {
         let event = Event::SessionRefused {
             source: self.peer.source,
-            principal: Some(self.peer.leaf.principal().clone()),
+            principal: Some(self.peer.chain.leaf().principal().clone()),
             code: refusal.code(),
             reason: refusal.reason().to_owned(),
         };

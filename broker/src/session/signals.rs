@@ -101,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Stage::Serving(client) = &mut self.stage else { return };
         let (tls, now_ms) = (self.port.tls.load(), self.bus.clock.now_ms());
         let checked = tls
-            .check_peer(&self.peer.chain, now_ms)
+            .check_peer(self.peer.chain.certificates(), now_ms)
             .map_err(|error| error.to_string())
             .and_then(|_| client.check_binding(&tls, now_ms));
         match checked {

@@ -8,7 +8,9 @@ use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sealbus_protocol::binding::{BindingError, KeyBinding, VerifiedBinding};
-use sealbus_protocol::identity::{ChainError, TrustDomain, TrustStore, Validity, VerifiedLeaf};
+use sealbus_protocol::identity::{
+    ChainError, TrustDomain, TrustStore, Validity, VerifiedChain, VerifiedLeaf,
+};
 
 use super::handshake::HandshakeFailure;
 
@@ -67,6 +69,41 @@ impl TlsMaterial {
         Ok(leaf)
     }
 
+    /// Judges the chain of a TLS client with which this material's own server has just shaken hands: what its lists say
+    /// of the chain was asked then. Otherwise as [`TlsMaterial::check_peer`].
+    ///
+    /// # Errors
+    /// [`PeerError`] says what does not hold.
+    pub fn check_accepted(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        now_ms: u64,
+    ) -> Result<VerifiedChain, PeerError> {
+        let chain = self.domain().verify_chain_at(chain, now_ms).map_err(PeerError::Chain)?;
+        match self.rule {
+            RevocationRule::Lists => {}
+            RevocationRule::ShortLife => check_short_life(chain.leaf().validity())?,
+        }
+        Ok(chain)
+    }
+
+    /// Judges a key binding that came on a connection whose chain this material has accepted: as
+    /// [`TlsMaterial::check_binding`], but the same certificates are not judged twice within one greeting.
+    ///
+    /// # Errors
+    /// [`BindingRefused`] says what does not hold.
+    pub fn check_binding_of(
+        &self,
+        accepted: &VerifiedChain,
+        binding: &KeyBinding,
+        now_ms: u64,
+    ) -> Result<VerifiedBinding, BindingRefused> {
+        match binding.verify_by_chain_at(accepted, now_ms) {
+            Some(verified) => verified.map_err(BindingRefused::Binding),
+            None => self.check_binding(binding, now_ms),
+        }
+    }
+
     /// Judges a key binding by this listener's roots, and its certificates like those of a TLS client.
     ///
     /// # Errors
@@ -99,15 +136,17 @@ impl TlsMaterial {
                     .map(|_| ())
                     .map_err(|error| PeerError::Revocation(HandshakeFailure::from_tls(&error)))
             }
-            RevocationRule::ShortLife => {
-                let life_ms = validity.not_after_ms.saturating_sub(validity.not_before_ms);
-                if life_ms > SHORT_LIVED_MS_MAX {
-                    return Err(PeerError::LongLived { life_ms });
-                }
-                Ok(())
-            }
+            RevocationRule::ShortLife => check_short_life(validity),
         }
     }
+}
+
+fn check_short_life(validity: Validity) -> Result<(), PeerError> {
+    let life_ms = validity.not_after_ms.saturating_sub(validity.not_before_ms);
+    if life_ms > SHORT_LIVED_MS_MAX {
+        return Err(PeerError::LongLived { life_ms });
+    }
+    Ok(())
 }
 
 impl fmt::Debug for TlsMaterial {

@@ -489,6 +489,25 @@ fn a_binding_is_no_way_round_revocation() {
     assert_eq!(bus.load().unwrap().check_binding(&long, AT_MS).unwrap_err().word(), "long-lived");
 }
 
+/// What came with a connection is judged once; what did not come with it, by itself.
+#[test]
+fn a_binding_of_other_certificates_than_the_connection_is_judged_by_itself() {
+    let bus = Bus::new();
+    let (client, other) = (bus.client_with_serial(5), bus.client_with_serial(6));
+    let material = bus.load().unwrap();
+    let accepted = material.check_accepted(client.chain.clone(), AT_MS).unwrap();
+    for identity in [&client, &other] {
+        let verified = material.check_binding_of(&accepted, &bind(identity), AT_MS).unwrap();
+        assert_eq!(verified.principal().as_str(), ORDERS);
+    }
+    bus.revoke(&[6], 2030);
+    let refused = bus.load().unwrap().check_binding_of(&accepted, &bind(&other), AT_MS).unwrap_err();
+    assert_eq!(refused.word(), "revoked");
+    let short = Bus::short_lived();
+    let refused = short.load().unwrap().check_accepted(short.client().chain.clone(), AT_MS).unwrap_err();
+    assert_eq!(refused.word(), "long-lived");
+}
+
 fn bind(identity: &Identity) -> KeyBinding {
     let key = SigningKey::from_seed(&[7; 32].into());
     let validity = Validity { not_before_ms: AT_MS - 1_000, not_after_ms: AT_MS + 1_000 };

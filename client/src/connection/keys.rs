@@ -87,9 +87,12 @@ impl Keys {
 /// Whom our certificate names: by the first trust domain that it leads to, or else by the first whose source it has a
 /// name in. Whether the broker believes it, the broker says.
 fn own_principal(identity: &Identity, trust: &TrustStore, now_ms: u64) -> Result<Principal, IdentityError> {
-    let verified = trust.domains().iter().find_map(|domain| domain.verify_at(identity.chain(), now_ms).ok());
-    if let Some(leaf) = verified {
-        return Ok(leaf.principal().clone());
+    // With one domain there is nothing to choose, and the answer would be the same.
+    if trust.domains().len() > 1 {
+        let mut verified = trust.domains().iter().map(|domain| domain.verify_at(identity.chain(), now_ms));
+        if let Some(leaf) = verified.find_map(Result::ok) {
+            return Ok(leaf.principal().clone());
+        }
     }
     let leaf = identity.chain().first().ok_or(IdentityError::Nobody { reason: "there is none".into() })?;
     let mut reason = String::from("there is no trust domain");

@@ -204,6 +204,31 @@ fn a_leaf_speaks_for_its_own_principal_only() {
     }
 }
 
+/// The certificates are not looked at twice, and everything else is.
+#[test]
+fn beside_its_own_verified_chain_a_binding_is_judged_as_by_the_roots() {
+    let party = Party::ed25519();
+    let chain = party.store.domains()[0].verify_chain_at(vec![party.leaf.der.clone()], AT_MS).unwrap();
+    let beside = |bytes: &[u8], at_ms| {
+        let binding = KeyBinding::decode(Bytes::copy_from_slice(bytes)).ok()?;
+        let anew = binding.verify_at(&party.store, at_ms).map(|binding| binding.kid());
+        let found = binding.verify_by_chain_at(&chain, at_ms)?.map(|binding| binding.kid());
+        assert_eq!(found, anew);
+        Some(found.is_ok())
+    };
+    let valid = party.bind(ORDERS, VALIDITY);
+    assert_eq!(beside(&valid, AT_MS), Some(true));
+    assert_eq!(beside(&valid, VALIDITY.not_after_ms + 1), Some(false));
+    assert_eq!(beside(&valid, NOT_AFTER_MS + 1), None, "the certificate has ended meanwhile");
+    for place in 0..valid.len() {
+        let mut forged = valid.to_vec();
+        forged[place] ^= 1;
+        assert_ne!(beside(&forged, AT_MS), Some(true), "byte {place}");
+    }
+    assert_eq!(beside(&party.bind("spiffe://a.example/billing", VALIDITY), AT_MS), None);
+    assert_eq!(beside(&Party::ed25519().bind(ORDERS, VALIDITY), AT_MS), None);
+}
+
 #[test]
 fn a_chain_to_other_roots_is_refused() {
     let (party, stranger) = (Party::ed25519(), Party::ed25519());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-use crate::identity::{ChainError, Principal, TrustStore, Validity, VerifiedLeaf};
+use crate::identity::{ChainError, Principal, TrustStore, Validity, VerifiedChain, VerifiedLeaf};
 use crate::ids::Kid;
 use crate::keys::{KeyError, Purpose, VerifyingKey};
 
@@ -22,21 +22,43 @@ impl KeyBinding {
     /// # Errors
     /// [`BindingError`] names the first of these that fails, cheap conditions first.
     pub fn verify_at(&self, trust: &TrustStore, at_ms: u64) -> Result<VerifiedBinding, BindingError> {
+        let key = self.verify_key_at(at_ms)?;
+        let chain: Vec<CertificateDer<'_>> = self.chain().collect();
+        let leaf = trust.verify_as_at(&self.principal, &chain, at_ms).map_err(BindingError::Chain)?;
+        self.verify_by_leaf(key, leaf)
+    }
+
+    /// As [`KeyBinding::verify_at`] by the roots that have verified this chain at this time: a binding that was made
+    /// with the very certificates of its connection needs no second look at them. None when its chain is another one, or
+    /// not that of the principal that it states; then it is to be verified by the roots themselves.
+    pub fn verify_by_chain_at(
+        &self,
+        chain: &VerifiedChain,
+        at_ms: u64,
+    ) -> Option<Result<VerifiedBinding, BindingError>> {
+        let is_same = self.chain().eq(chain.certificates().iter().cloned())
+            && *chain.leaf().principal() == self.principal
+            && chain.leaf().validity().holds_at(at_ms);
+        is_same.then(|| self.verify_by_leaf(self.verify_key_at(at_ms)?, chain.leaf().clone()))
+    }
+
+    /// What needs no certificate.
+    fn verify_key_at(&self, at_ms: u64) -> Result<VerifyingKey, BindingError> {
         if !self.validity.holds_at(at_ms) {
             return Err(BindingError::NotCurrent { at_ms, validity: self.validity });
         }
         let key = VerifyingKey::parse(&self.key).map_err(BindingError::Key)?;
         let (signed, possession) = self.split_possession();
         key.verify(Purpose::KeyPossession, &[signed], possession).map_err(|_| BindingError::Possession)?;
+        Ok(key)
+    }
 
-        let chain: Vec<CertificateDer<'_>> = self.chain().collect();
-        let leaf = trust.verify_as_at(&self.principal, &chain, at_ms).map_err(BindingError::Chain)?;
+    /// What the binding's own leaf must say of it.
+    fn verify_by_leaf(&self, key: VerifyingKey, leaf: VerifiedLeaf) -> Result<VerifiedBinding, BindingError> {
         if !self.validity.lies_within(&leaf.validity()) {
             return Err(BindingError::OutsideLeaf { validity: self.validity, leaf: leaf.validity() });
         }
-        let certificate = chain.first().expect("a verified chain has a leaf");
-        self.verify_tls_signature(certificate)?;
-
+        self.verify_tls_signature(&self.chain().next().expect("a verified chain has a leaf"))?;
         let kid = key.kid(&self.principal);
         Ok(VerifiedBinding {
             bytes: self.bytes.clone(),

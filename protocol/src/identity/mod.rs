@@ -24,6 +24,6 @@ pub use certificate::{
 pub use der::DerError;
 pub use leaf::{IdentityError, principal_of};
 pub use principal::{Principal, PrincipalError, PrincipalSource, check_trust_domain};
-pub use trust::{TrustDomain, TrustStore, VerifiedLeaf};
+pub use trust::{TrustDomain, TrustStore, VerifiedChain, VerifiedLeaf};
 pub use trust_error::{ChainError, RootProblem, TrustError};
 pub use validity::Validity;

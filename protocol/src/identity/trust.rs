@@ -134,6 +134,19 @@ impl TrustDomain {
         })
     }
 
+    /// As [`TrustDomain::verify_at`], and keeps the chain with what was found.
+    ///
+    /// # Errors
+    /// [`ChainError`] says what does not hold.
+    pub fn verify_chain_at(
+        &self,
+        certificates: Vec<CertificateDer<'static>>,
+        at_ms: u64,
+    ) -> Result<VerifiedChain, ChainError> {
+        let leaf = self.verify_at(&certificates, at_ms)?;
+        Ok(VerifiedChain { certificates, leaf })
+    }
+
     fn verify_path(
         &self,
         leaf: &CertificateDer<'_>,
@@ -245,6 +258,27 @@ impl TrustStore {
         let (leaf, _) = split(chain)?;
         let stated = super::principal_of(leaf, source)?;
         self.verify_as_at(&stated, chain, at_ms)
+    }
+}
+
+/// A chain that has been verified, with what is known of its leaf. Nothing else makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedChain {
+    certificates: Vec<CertificateDer<'static>>,
+    leaf: VerifiedLeaf,
+}
+
+impl VerifiedChain {
+    /// The certificates, leaf first.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+
+    /// What is known of the leaf.
+    #[must_use]
+    pub const fn leaf(&self) -> &VerifiedLeaf {
+        &self.leaf
     }
 }
 
