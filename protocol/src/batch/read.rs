@@ -3,7 +3,7 @@
 //! The consumer trusts no broker. A batch that verifies may still be an old one sent again, one of two that a
 //! producer signed for one place, or the first after others were held back; the chain of preambles tells.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 
 use crate::ids::{IncarnationId, Kid, PreambleDigest, TopicDigest};
@@ -11,7 +11,7 @@ use crate::ids::{IncarnationId, Kid, PreambleDigest, TopicDigest};
 use super::preamble::Preamble;
 use super::signed::VerifiedBatch;
 
-/// Sequences that one subscription follows. When there are more, the key that has the most of them loses its least
+/// Sequences that one subscription follows. When there are more, the keys that have the most of them lose their least
 /// recently used ones; a dropped one counts as `Joined` when its producer is heard again.
 pub const SEQUENCES_MAX: usize = 16_384;
 
@@ -135,9 +135,9 @@ impl SequenceReader {
         Ok(place)
     }
 
-    /// Room is made by the key that holds the most sequences, oldest first: a producer that opens many can only make
-    /// this reader forget its own, and not another's, whose old batches would then look new. A sixteenth of them at
-    /// once keeps the search off the path of single batches.
+    /// Room is made by the keys that hold the most sequences, down to a common level, each by its oldest: a producer that
+    /// opens many can only make this reader forget its own, and not another's, whose old batches would then look new. A
+    /// sixteenth of all is forgotten at once, which keeps the search off the path of single batches.
     fn make_room(&mut self) {
         if self.sequences.len() < SEQUENCES_MAX {
             return;
@@ -146,14 +146,33 @@ impl SequenceReader {
         for ((kid, ..), sequence) in &self.sequences {
             ages.entry(*kid).or_default().push(sequence.used_at);
         }
-        let oldest = |ages: &Vec<u64>| ages.iter().copied().min();
-        let heaviest = ages.into_iter().max_by_key(|(_, ages)| (ages.len(), std::cmp::Reverse(oldest(ages))));
-        let Some((heaviest, mut ages)) = heaviest else { return };
-        let sixteenth = ages.len() / 16;
-        let (_, cut, _) = ages.select_nth_unstable(sixteenth);
-        let cut = *cut;
-        self.sequences.retain(|(kid, ..), sequence| *kid != heaviest || sequence.used_at > cut);
+        let mut ages: Vec<Vec<u64>> = ages.into_values().collect();
+        ages.iter_mut().for_each(|ages| ages.sort_unstable());
+        let forgotten = forgotten(&ages, SEQUENCES_MAX / 16);
+        self.sequences.retain(|_, sequence| !forgotten.contains(&sequence.used_at));
     }
+}
+
+/// So many of the moments in `ages`, each list of which is of one key and in order: the longest lists lose their oldest
+/// until they are as long as the next longest. Of lists of the same length that cannot all lose one, those with the
+/// oldest do.
+fn forgotten(ages: &[Vec<u64>], count: usize) -> HashSet<u64> {
+    let above = |level: usize| ages.iter().map(|ages| ages.len().saturating_sub(level)).sum::<usize>();
+    let longest = ages.iter().map(Vec::len).max().unwrap_or(0);
+    // The lowest level above which there are no more than are wanted.
+    let (mut low, mut high) = (0, longest);
+    while low < high {
+        let middle = low.midpoint(high);
+        if above(middle) <= count { high = middle } else { low = middle + 1 }
+    }
+    let mut forgotten: HashSet<u64> =
+        ages.iter().flat_map(|ages| &ages[..ages.len().saturating_sub(low)]).copied().collect();
+    let next = |ages: &Vec<u64>| ages.get(ages.len().saturating_sub(low)).copied();
+    let mut next: Vec<u64> = ages.iter().filter(|ages| ages.len() >= low).filter_map(next).collect();
+    next.sort_unstable();
+    let missing = count.saturating_sub(forgotten.len());
+    forgotten.extend(next.into_iter().take(missing));
+    forgotten
 }
 
 impl Sequence {
@@ -317,6 +336,42 @@ mod tests {
         assert!(matches!(replayed, Err(SequenceError::Replay { .. })), "{replayed:?}");
     }
 
+    /// However many keys share the room: the search for it goes through all sequences.
+    #[test]
+    fn room_is_made_for_many_at_once() {
+        let mut reader = SequenceReader::new();
+        for kid in 0..128 {
+            fill(&mut reader, Kid::new([kid; 32]), SEQUENCES_MAX / 128);
+        }
+        fill(&mut reader, Kid::new([200; 32]), 1);
+        assert_eq!(reader.sequences.len(), SEQUENCES_MAX - SEQUENCES_MAX / 16 + 1);
+        let of =
+            |wanted: u8| reader.sequences.keys().filter(|(kid, ..)| *kid == Kid::new([wanted; 32])).count();
+        assert!((0..128).all(|kid| of(kid) == SEQUENCES_MAX / 128 * 15 / 16), "each of equals loses as many");
+    }
+
+    #[test]
+    fn the_longest_lose_their_oldest_down_to_a_level() {
+        let lists = [vec![1, 2, 3, 4, 5, 6], vec![11, 12, 13, 14], vec![21, 22], vec![0]];
+        for (count, expected) in [
+            (0, vec![]),
+            (1, vec![1]),
+            (2, vec![1, 2]),
+            (3, vec![1, 2, 3]),
+            (4, vec![1, 2, 3, 11]),
+            (5, vec![1, 2, 3, 4, 11]),
+            (9, vec![1, 2, 3, 4, 5, 11, 12, 13, 21]),
+            (10, vec![0, 1, 2, 3, 4, 5, 11, 12, 13, 21]),
+            (13, vec![0, 1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 21, 22]),
+            (99, vec![0, 1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 21, 22]),
+        ] {
+            let mut found: Vec<u64> = forgotten(&lists, count).into_iter().collect();
+            found.sort_unstable();
+            assert_eq!(found, expected, "{count}");
+        }
+        assert!(forgotten(&[], 5).is_empty());
+    }
+
     /// With one sequence to each key there is no heaviest, and the oldest goes.
     #[test]
     fn among_equals_the_oldest_goes() {
@@ -327,6 +382,6 @@ mod tests {
             fill(&mut reader, Kid::new(kid), 1);
         }
         assert!(!reader.sequences.contains_key(&(Kid::ZERO, IncarnationId::ZERO, TopicDigest::ZERO)));
-        assert_eq!(reader.sequences.len(), SEQUENCES_MAX);
+        assert_eq!(reader.sequences.len(), SEQUENCES_MAX - SEQUENCES_MAX / 16 + 1);
     }
 }
