@@ -1,9 +1,10 @@
 //! What both sides of Sealbus must agree on, and nothing else: bytes, rules and states.
 //!
 //! Pure by intention. There is no socket, clock, disk or task in here, no `async`, and no randomness: moments, keys and
-//! bytes are handed in, values come out. The one lock is that of [`memory`], on which no outcome depends. That is what lets the same code stand in the broker, in the client,
-//! in a test that cuts a connection at every byte, and in a fuzzer. `SPEC.md` beside this crate describes every byte
-//! for those who write another implementation; `vectors/` holds what they can check it against.
+//! bytes are handed in, values come out. The one lock is that of [`memory`], on which no outcome depends. That is what
+//! lets the same code stand in the broker, in the client, in a test that cuts a connection at every byte, and in a
+//! fuzzer. `SPEC.md` beside this crate describes every byte for those who write another implementation; `vectors/` holds
+//! what they can check it against.
 //!
 //! Not in here: how connections are made, what a broker does with an accepted batch, how a client reconnects.
 //!

@@ -69,12 +69,12 @@ impl TlsMaterial {
         Ok(leaf)
     }
 
-    /// Judges the chain of a TLS client with which this material's own server has just shaken hands: what its lists say
-    /// of the chain was asked then. Otherwise as [`TlsMaterial::check_peer`].
+    /// Judges the chain of a TLS client with which this material's own server has just shaken hands, and of no other:
+    /// what its lists say of the chain was asked then. Otherwise as [`TlsMaterial::check_peer`].
     ///
     /// # Errors
     /// [`PeerError`] says what does not hold.
-    pub fn check_accepted(
+    pub(crate) fn check_accepted(
         &self,
         chain: Vec<CertificateDer<'static>>,
         now_ms: u64,
@@ -92,7 +92,7 @@ impl TlsMaterial {
     ///
     /// # Errors
     /// [`BindingRefused`] says what does not hold.
-    pub fn check_binding_of(
+    pub(crate) fn check_binding_of(
         &self,
         accepted: &VerifiedChain,
         binding: &KeyBinding,

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealbus_protocol::memory;
 use sealbus_protocol::refusal::{Action, Code, Refusal};
 use tokio::time::{sleep, timeout};
 
@@ -182,7 +183,7 @@ fn plan(core: &Core) -> Plan {
     }
 }
 
-/// Watches the identity's files, and makes a connection with the new certificate when they change.
+/// Watches the identity's files, and memory that nobody uses any more; makes a connection with the new certificate when they change.
 async fn renew<D: Dial>(
     dialer: Arc<D>,
     mut identity: Identity,
@@ -190,6 +191,7 @@ async fn renew<D: Dial>(
 ) -> (Identity, Established<D::Transport>) {
     loop {
         sleep(IDENTITY_CHECK).await;
+        memory::release_unused();
         let Some(renewed) = reload(identity.clone()).await else { continue };
         match establish(&*dialer, &renewed, &plan).await {
             Ok(established) => return (renewed, established),

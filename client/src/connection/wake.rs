@@ -1,7 +1,7 @@
 //! How publishers and subscriptions wake the connection: they leave a note and go on.
 //!
-//! Every note is bounded by what leaves it: a line by its full batches, a feed and its verdicts by flags of their own, a key by the one
-//! batch that waits for it.
+//! Every note is bounded by what leaves it: a line by its full batches, a feed and its verdicts by flags of their own, a key
+//! by the one batch that waits for it.
 
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};

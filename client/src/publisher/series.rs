@@ -12,7 +12,7 @@ use crate::sync::locked;
 
 use super::content::{IntoMessage, Parts};
 use super::handle::{Publisher, prepare, without_room};
-use super::queue::Notice;
+use super::queue::{NewMessage, Notice};
 use super::receipt::{PendingReceipt, Receipt, Ticket};
 
 /// Messages that are queued under one lock: as many as make it cheap, and so few that nobody else waits long for it.
@@ -27,7 +27,7 @@ struct Run {
 
 impl Publisher {
     /// Publishes a series of messages and waits until all are accepted. Much faster than one `publish` after the
-    /// other: the messages travel in few batches.
+    /// other: the messages travel in few batches. As in [`Publisher::enqueue_all`], up to 64 are taken at a time.
     ///
     /// Cancel-safe in the sense of [`Publisher::publish`]: what was queued is sent.
     ///
@@ -59,8 +59,11 @@ impl Publisher {
         }
     }
 
-    /// Queues a series of messages, each as soon as there is room for it, and returns how many they were. It does not
+    /// Queues a series of messages, waiting for room where there is none, and returns how many they were. It does not
     /// wait for their acknowledgements: [`Publisher::flush`] does, and has the first failure among them.
+    ///
+    /// Up to 64 messages are taken from the series before the first of them is queued: a series that waits between its
+    /// messages is better published one by one.
     ///
     /// The fastest way to publish: a message costs little more than its bytes. Where each must be told apart, use
     /// [`Publisher::enqueue`] and keep its receipt. Lets other tasks have their turn whenever a batch is full.
@@ -159,10 +162,13 @@ impl Publisher {
     ) -> (usize, Notice, Option<EnqueueError>) {
         let shared = self.shared();
         let published_ms = clock::now_ms();
+        // Nothing of the caller's runs under the lock, not even what lends a payload's bytes.
+        let messages: Vec<NewMessage<'_>> =
+            messages.iter().map(|parts| parts.as_message(published_ms)).collect();
         let (mut count, mut notice) = (0, Notice::None);
         let mut queue = locked(&shared.queue);
-        for parts in messages {
-            match queue.push(parts.as_message(published_ms), || shared.ticker.tick(), Ticket::new) {
+        for message in messages {
+            match queue.push(message, || shared.ticker.tick(), Ticket::new) {
                 Ok(pushed) => {
                     note(pushed.ticket, pushed.index);
                     notice = notice.or(pushed.notice);

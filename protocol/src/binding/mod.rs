@@ -32,4 +32,4 @@ mod tests;
 pub use layout::{KemKey, KeyBinding, MAGIC, TLS_SIGNATURE_BYTES_MAX};
 pub use request::{BindingRequest, BindingRequestError};
 pub use scheme::TlsScheme;
-pub use verified::{BindingError, VerifiedBinding};
+pub use verified::{BindingError, CHAIN_FRESH_MS, VerifiedBinding};

@@ -218,8 +218,9 @@ fn beside_its_own_verified_chain_a_binding_is_judged_as_by_the_roots() {
     };
     let valid = party.bind(ORDERS, VALIDITY);
     assert_eq!(beside(&valid, AT_MS), Some(true));
-    assert_eq!(beside(&valid, VALIDITY.not_after_ms + 1), Some(false));
-    assert_eq!(beside(&valid, NOT_AFTER_MS + 1), None, "the certificate has ended meanwhile");
+    assert_eq!(beside(&valid, AT_MS + CHAIN_FRESH_MS), Some(true));
+    assert_eq!(beside(&valid, AT_MS + CHAIN_FRESH_MS + 1), None, "what is above the leaf may have run out");
+    assert_eq!(beside(&valid, AT_MS - CHAIN_FRESH_MS - 1), None);
     for place in 0..valid.len() {
         let mut forged = valid.to_vec();
         forged[place] ^= 1;

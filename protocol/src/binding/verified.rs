@@ -14,6 +14,9 @@ use super::layout::{KemKey, KeyBinding};
 use super::request::tls_message;
 use super::scheme::TlsScheme;
 
+/// How long a chain that was verified stands for itself: a greeting that comes at once comes within this.
+pub const CHAIN_FRESH_MS: u64 = 1_000;
+
 impl KeyBinding {
     /// Verifies that at this time the principal that the binding states did bind this key: the binding holds then, the
     /// key is not weak and signed it, the chain leads to our roots for the principal's domain and belongs to that
@@ -28,9 +31,10 @@ impl KeyBinding {
         self.verify_by_leaf(key, leaf)
     }
 
-    /// As [`KeyBinding::verify_at`] by the roots that have verified this chain at this time: a binding that was made
-    /// with the very certificates of its connection needs no second look at them. None when its chain is another one, or
-    /// not that of the principal that it states; then it is to be verified by the roots themselves.
+    /// As [`KeyBinding::verify_at`] by the roots that have just verified this chain: a binding that was made with the very
+    /// certificates of its connection needs no second look at them within [`CHAIN_FRESH_MS`]. None when its chain is
+    /// another one, or not that of the principal that it states, or was verified longer ago, so that something above the
+    /// leaf may have run out; then it is to be verified by the roots themselves.
     pub fn verify_by_chain_at(
         &self,
         chain: &VerifiedChain,
@@ -38,6 +42,7 @@ impl KeyBinding {
     ) -> Option<Result<VerifiedBinding, BindingError>> {
         let is_same = self.chain().eq(chain.certificates().iter().cloned())
             && *chain.leaf().principal() == self.principal
+            && chain.verified_at_ms().abs_diff(at_ms) <= CHAIN_FRESH_MS
             && chain.leaf().validity().holds_at(at_ms);
         is_same.then(|| self.verify_by_leaf(self.verify_key_at(at_ms)?, chain.leaf().clone()))
     }

@@ -8,7 +8,8 @@ use crate::memory;
 
 use super::header::{FrameError, FrameHeader, HEADER_LEN};
 
-/// Bytes set aside for small frames. Larger ones get memory of their own, at most twice their size.
+/// Bytes set aside for small frames. Larger ones get memory of their own, at most a quarter
+/// larger than they are.
 pub const STAGING_BYTES: usize = 16 * 1_024;
 
 /// A frame as it was cut from the stream: a known type, a length within its limit, a payload not yet looked at.

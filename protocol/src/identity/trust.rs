@@ -144,7 +144,7 @@ impl TrustDomain {
         at_ms: u64,
     ) -> Result<VerifiedChain, ChainError> {
         let leaf = self.verify_at(&certificates, at_ms)?;
-        Ok(VerifiedChain { certificates, leaf })
+        Ok(VerifiedChain { certificates, leaf, verified_at_ms: at_ms })
     }
 
     fn verify_path(
@@ -266,9 +266,16 @@ impl TrustStore {
 pub struct VerifiedChain {
     certificates: Vec<CertificateDer<'static>>,
     leaf: VerifiedLeaf,
+    verified_at_ms: u64,
 }
 
 impl VerifiedChain {
+    /// For which moment it was verified.
+    #[must_use]
+    pub const fn verified_at_ms(&self) -> u64 {
+        self.verified_at_ms
+    }
+
     /// The certificates, leaf first.
     #[must_use]
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
