@@ -99,7 +99,7 @@ pub use identity::{Identity, IdentityError};
 pub use message::{Dated, Message};
 pub use publisher::{IntoMessage, Json, MessageError, Outgoing, PendingReceipt, Publisher, Receipt};
 pub use rejection::{DeliveryError, Missing, Rejection, RejectionCode};
-pub use subscription::{ConsumeBuilder, Consumer, Replay, ReplayBuilder, Subscription};
+pub use subscription::{ConsumeBuilder, Consumer, MessageBatch, Replay, ReplayBuilder, Subscription};
 pub use trust::{Problem, Trust, TrustFileError};
 
 /// Connects with the defaults. When it returns, the first connection has been made, or refused.
@@ -143,6 +143,7 @@ mod tests {
             assert_send(&publisher.publish_all(["a"]));
             assert_send(&publisher.flush());
             assert_send(&subscription.next());
+            assert_send(&subscription.next_batch());
         };
         let _ = |bus: Bus, message: Message| {
             assert_send(&message.ack());

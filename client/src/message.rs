@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sealbus_protocol::batch::{Headers, VerifiedBatch};
+use sealbus_protocol::batch::{Headers, RecordSpan, VerifiedBatch};
 use sealbus_protocol::frame::Settlement;
 use sealbus_protocol::identity::Principal;
 use sealbus_protocol::ids::{IncarnationId, Kid, StreamId};
@@ -97,20 +97,22 @@ impl Dated {
 }
 
 /// Where a record's parts lie in its batch, and what the broker says of it alone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RecordPlace {
     pub(crate) index: u32,
     pub(crate) offset: Option<u64>,
     pub(crate) deliveries: u32,
-    pub(crate) time_delta_ms: i32,
-    pub(crate) key: Range<usize>,
-    pub(crate) headers: Range<usize>,
-    pub(crate) payload: Range<usize>,
+    pub(crate) span: RecordSpan,
 }
 
 impl Message {
     pub(crate) const fn new(delivery: Arc<Delivery>, place: RecordPlace) -> Self {
         Self { delivery, place }
+    }
+
+    /// Makes it another message of the same batch.
+    pub(crate) const fn move_to(&mut self, place: RecordPlace) {
+        self.place = place;
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
@@ -132,13 +134,13 @@ impl Message {
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.slice(&self.place.payload)
+        self.slice(self.place.span.payload())
     }
 
     /// The payload, sharing the memory of its batch.
     #[must_use]
     pub fn payload_bytes(&self) -> Bytes {
-        self.delivery.batch.batch().bytes().slice(self.place.payload.clone())
+        self.delivery.batch.batch().bytes().slice(self.place.span.payload())
     }
 
     /// The payload, read as JSON.
@@ -152,7 +154,7 @@ impl Message {
     /// The key; empty when the producer gave none.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        self.slice(&self.place.key)
+        self.slice(self.place.span.key())
     }
 
     /// The headers, in order of their names.
@@ -192,7 +194,7 @@ impl Message {
             .batch()
             .preamble()
             .created_ms
-            .saturating_add_signed(i64::from(self.place.time_delta_ms))
+            .saturating_add_signed(i64::from(self.place.span.time_delta_ms))
     }
 
     /// Its offset in its stream, as the broker says; none when the topic is live only. Of dead letters, its offset
@@ -285,17 +287,12 @@ impl Message {
         self.delivery.generation
     }
 
-    fn slice(&self, range: &Range<usize>) -> &[u8] {
-        self.delivery
-            .batch
-            .batch()
-            .bytes()
-            .get(range.clone())
-            .expect("the ranges were measured in this very batch")
+    fn slice(&self, range: Range<usize>) -> &[u8] {
+        self.delivery.batch.batch().bytes().get(range).expect("the ranges were measured in this very batch")
     }
 
     fn parsed_headers(&self) -> Headers<'_> {
-        Headers::parse(self.slice(&self.place.headers))
+        Headers::parse(self.slice(self.place.span.headers()))
             .expect("the headers were parsed when the batch was decoded")
     }
 }
@@ -307,7 +304,7 @@ impl fmt::Debug for Message {
             .field("topic", self.topic())
             .field("producer", self.producer())
             .field("sequence", &self.sequence())
-            .field("payload_bytes", &self.place.payload.len())
+            .field("payload_bytes", &self.place.span.payload().len())
             .finish_non_exhaustive()
     }
 }

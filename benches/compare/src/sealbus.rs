@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 
 use sealbus::pki::Authority;
 use sealbus_client::{
-    Bus, DeliveryError, Durability, EnqueueError, Identity, Message, PendingReceipt, Principal, PublishError,
+    Bus, DeliveryError, Durability, EnqueueError, Identity, PendingReceipt, Principal, PublishError,
     Publisher, Receipt, Subscription, Trust,
 };
 
@@ -34,9 +34,6 @@ const IDENTITY: &str = "operator";
 
 /// Where identities are, in the bus's folder.
 const IDENTITIES: &str = "identities";
-
-/// Messages that are shown at once: then others of the runtime have their turn.
-const SHOWN_MAX: usize = 1_024;
 
 /// What the load may do, and nothing else.
 const POLICY: &str = r#"version = 1
@@ -252,7 +249,16 @@ impl Conversation for SealbusConversation {
         let Some(subscription) = &mut self.subscription else {
             return Err(Failure::new("receive from sealbus", "nothing is subscribed"));
         };
-        poll_fn(|cx| poll_messages(subscription, &mut sink, cx)).await
+        match subscription.next_batch().await {
+            Some(Ok(mut batch)) => {
+                while let Some(message) = batch.next_message() {
+                    sink(message.payload());
+                }
+                Ok(())
+            }
+            Some(Err(error)) => missed(error),
+            None => Err(Failure::new("receive from sealbus", "the subscription has ended")),
+        }
     }
 
     async fn close(self) -> Result<(), Failure> {
@@ -271,40 +277,11 @@ pub(crate) async fn enqueue(publisher: &Publisher, payload: &[u8]) -> Result<Pen
     }
 }
 
-/// Shows what is there. Ready when at least one message was.
-fn poll_messages(
-    subscription: &mut Subscription,
-    sink: &mut impl FnMut(&[u8]),
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Failure>> {
-    let mut shown = 0;
-    while shown < SHOWN_MAX {
-        // A dropped wait loses nothing.
-        match pin!(subscription.next()).poll(cx) {
-            Poll::Ready(Some(delivery)) => {
-                if let Some(message) = message(delivery)? {
-                    sink(message.payload());
-                    shown += 1;
-                }
-            }
-            Poll::Ready(None) => {
-                return Poll::Ready(Err(Failure::new("receive from sealbus", "the subscription has ended")));
-            }
-            Poll::Pending if shown == 0 => return Poll::Pending,
-            Poll::Pending => break,
-        }
-    }
-    Poll::Ready(Ok(()))
-}
-
 /// What is lost is counted by what was sent, as with every subject; what does not prove itself ends the measurement.
-fn message(delivery: Result<Message, DeliveryError>) -> Result<Option<Message>, Failure> {
-    match delivery {
-        Ok(message) => Ok(Some(message)),
-        Err(DeliveryError::Lagged { .. } | DeliveryError::Gap { .. } | DeliveryError::Skipped { .. }) => {
-            Ok(None)
-        }
-        Err(error @ (DeliveryError::Rejected(_) | DeliveryError::Closed(_))) => {
+fn missed(error: DeliveryError) -> Result<(), Failure> {
+    match error {
+        DeliveryError::Lagged { .. } | DeliveryError::Gap { .. } | DeliveryError::Skipped { .. } => Ok(()),
+        DeliveryError::Rejected(_) | DeliveryError::Closed(_) => {
             Err(Failure::new("receive from sealbus", error))
         }
     }

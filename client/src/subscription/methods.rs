@@ -17,6 +17,17 @@ macro_rules! stream_of_messages {
                 self.next().await.transpose()
             }
 
+            /// What is left of the batch that messages are being taken from, or the next one: it has at least one
+            /// message. None at the end. Where many messages come, twice as fast as taking each from here; both ways may
+            /// be mixed. Cancel-safe: nothing is lost.
+            ///
+            /// An error stands in the place of what it tells of, as with `next`.
+            pub async fn next_batch(
+                &mut self,
+            ) -> Option<Result<$crate::MessageBatch<'_>, $crate::DeliveryError>> {
+                self.reader.next_batch().await
+            }
+
             /// What was asked for; `#` for everything.
             #[must_use]
             pub fn filter(&self) -> &$crate::TopicFilter {

@@ -2,7 +2,8 @@
 //!
 //! Read [`want`] for what is asked of the broker, [`feed`] for how batches come from the connection, [`bindings`] for
 //! whose keys are believed, [`verify`] for the order in which a batch is judged, [`history`] and [`offsets`] for what
-//! is held against a stream, and [`reader`] for how messages come out. All judging happens in the consumer's task.
+//! is held against a stream, and [`reader`] and [`reading`] for how messages come out. All judging happens in the
+//! consumer's task.
 
 pub(crate) mod bindings;
 pub(crate) mod consume;
@@ -13,6 +14,7 @@ mod live;
 mod methods;
 mod offsets;
 pub(crate) mod reader;
+mod reading;
 pub(crate) mod replay;
 pub(crate) mod settle;
 mod verify;
@@ -20,4 +22,5 @@ pub(crate) mod want;
 
 pub use self::consume::{ConsumeBuilder, Consumer};
 pub use self::live::Subscription;
+pub use self::reading::MessageBatch;
 pub use self::replay::{Replay, ReplayBuilder};

@@ -2,24 +2,24 @@
 //! handed out message by message.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use sealbus_protocol::batch::preamble::{HEAD_LEN, RECORD_HEAD_LEN};
-use sealbus_protocol::batch::{Batch, Record, Records};
-use sealbus_protocol::frame::{RecordRange, Until};
+use sealbus_protocol::frame::Until;
 
 use crate::bus::BusShared;
 use crate::clock;
 use crate::error::CloseReason;
 use crate::event::Event;
-use crate::message::{Delivery, Message, RecordPlace};
+use crate::message::Message;
 use crate::rejection::{DeliveryError, Missing, Rejection};
 
 use super::feed::{Began, Feed, Item, Skip, Unverified};
 use super::history::{History, Hole};
 use super::lag::LagAccount;
 use super::offsets::Order;
+use super::reading::{Counting, MessageBatch, Reading};
 use super::verify::{Fresh, Judge, Judged, kid_text};
 use super::want::Want;
 
@@ -75,15 +75,37 @@ impl Reader {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, DeliveryError>>> {
         loop {
+            if self.told_next.is_empty()
+                && let Some(message) = self.reading.as_mut().and_then(Reading::next)
+            {
+                return Poll::Ready(Some(Ok(message.clone())));
+            }
+            match ready!(self.poll_reading(cx)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// What is left of the batch that is being handed out, or the next one; none at the end.
+    pub(super) async fn next_batch(&mut self) -> Option<Result<MessageBatch<'_>, DeliveryError>> {
+        match poll_fn(|cx| self.poll_reading(cx)).await? {
+            Ok(()) => self.reading.as_mut().map(|reading| Ok(MessageBatch::new(reading))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Ready when there is a batch that has a message left, or something to be said before it; none at the end.
+    fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), DeliveryError>>> {
+        loop {
             if let Some(error) = self.told_next.pop_front() {
                 return Poll::Ready(Some(Err(error)));
             }
-            if let Some(reading) = &mut self.reading {
-                if let Some(message) = reading.next_message() {
-                    return Poll::Ready(Some(Ok(message)));
-                }
-                self.reading = None;
+            if self.reading.as_mut().is_some_and(Reading::has_next) {
+                return Poll::Ready(Some(Ok(())));
             }
+            self.reading = None;
             if self.ended {
                 return Poll::Ready(None);
             }
@@ -207,93 +229,4 @@ impl Reader {
         }
         self.reading = Some(Reading::new(delivery, ranges, first, counting));
     }
-}
-
-/// How far a batch has been handed out.
-struct Reading {
-    delivery: Arc<Delivery>,
-    /// Where the next record begins in the batch's bytes.
-    at: usize,
-    index: u32,
-    handed_out: u32,
-    /// The records to hand out; none for all.
-    ranges: Option<VecDeque<RecordRange>>,
-    /// The first offset to hand out.
-    first: u64,
-    counting: Counting,
-}
-
-/// What takes an offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counting {
-    /// Every record of the batch.
-    Records,
-    /// Only those that the ranges name: dead letters leave out what was dealt with.
-    HandedOut,
-}
-
-impl Reading {
-    fn new(
-        delivery: Arc<Delivery>,
-        ranges: Option<Vec<RecordRange>>,
-        first: u64,
-        counting: Counting,
-    ) -> Self {
-        let ranges = ranges.map(VecDeque::from);
-        Self { delivery, at: HEAD_LEN, index: 0, handed_out: 0, ranges, first, counting }
-    }
-
-    /// The next record as a message: an `Arc` more and three ranges, no copy.
-    fn next_message(&mut self) -> Option<Message> {
-        loop {
-            let record = record_at(self.delivery.batch.batch(), self.at)?;
-            let key = self.at + RECORD_HEAD_LEN;
-            let headers = key + record.key.len();
-            let payload = headers + record.headers.encoded().len();
-            let end = payload + record.payload.len();
-            let (index, time_delta_ms) = (self.index, record.time_delta_ms);
-            self.at = end;
-            self.index += 1;
-            let Some(deliveries) = self.deliveries_of(index)? else { continue };
-            let place = match self.counting {
-                Counting::Records => index,
-                Counting::HandedOut => self.handed_out,
-            };
-            self.handed_out += 1;
-            let offset = self.delivery.offset.map(|offset| offset.saturating_add(u64::from(place)));
-            if offset.is_some_and(|offset| offset < self.first) {
-                continue;
-            }
-            let place = RecordPlace {
-                index,
-                offset,
-                deliveries,
-                time_delta_ms,
-                key: key..headers,
-                headers: headers..payload,
-                payload: payload..end,
-            };
-            return Some(Message::new(Arc::clone(&self.delivery), place));
-        }
-    }
-
-    /// How often a record has been delivered, when it is to be handed out; none at all behind the last of those.
-    fn deliveries_of(&mut self, index: u32) -> Option<Option<u32>> {
-        let Some(ranges) = &mut self.ranges else { return Some(Some(1)) };
-        while let Some(range) = ranges.front() {
-            if index < range.first {
-                return Some(None);
-            }
-            if index - range.first < range.count.get() {
-                return Some(Some(range.deliveries.get()));
-            }
-            ranges.pop_front();
-        }
-        None
-    }
-}
-
-/// The record that begins there; none at the end. The batch was decoded, so every record parses.
-fn record_at(batch: &Batch, at: usize) -> Option<Record<'_>> {
-    Records::new(batch.bytes().get(at..)?).next()?.ok()
 }

@@ -18,9 +18,11 @@ pub mod produce;
 pub mod read;
 pub mod record;
 pub mod signed;
+pub mod span;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use preamble::{Content, FormatError, HEAD_LEN, PREAMBLE_LEN, Position, Preamble, Seal};
 pub use record::{Headers, HeadersBuf, Record, RecordError, Records};
 pub use signed::{Batch, VerifiedBatch, VerifyError};
+pub use span::RecordSpan;

@@ -40,6 +40,7 @@ impl OpenBatch {
     /// # Errors
     /// [`PushError::Full`] when the batch has no room left for it (begin another one), or [`PushError::Message`]
     /// when no batch could hold it. Nothing is added then.
+    #[inline]
     pub fn push(
         &mut self,
         now_ms: u64,

@@ -6,6 +6,7 @@ use crate::limits::{HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES
 use crate::wire::{DecodeError, Reader, Write};
 
 use super::preamble::RECORD_HEAD_LEN;
+use super::span::RecordHead;
 
 /// One message as it lies in a body.
 ///
@@ -44,15 +45,19 @@ impl<'a> Record<'a> {
         let payload_len = u32::try_from(self.payload.len()).expect("a payload is at most a megabyte");
         let key_len = u16::try_from(self.key.len()).expect("a key is at most 4 KiB");
         let headers_len = u16::try_from(self.headers.encoded.len()).expect("headers are at most 16 KiB");
-        // One piece: this is done for every message.
+        // One piece, and nothing for what is not there: this is done for every message.
         let mut head = [0; RECORD_HEAD_LEN];
         head[..4].copy_from_slice(&payload_len.to_be_bytes());
         head[4..6].copy_from_slice(&key_len.to_be_bytes());
         head[6..8].copy_from_slice(&headers_len.to_be_bytes());
         head[8..].copy_from_slice(&self.time_delta_ms.to_be_bytes());
         body.raw(&head);
-        body.raw(self.key);
-        body.raw(self.headers.encoded);
+        if !self.key.is_empty() {
+            body.raw(self.key);
+        }
+        if !self.headers.encoded.is_empty() {
+            body.raw(self.headers.encoded);
+        }
         body.raw(self.payload);
         Ok(())
     }
@@ -64,16 +69,13 @@ impl<'a> Record<'a> {
     }
 
     fn decode(reader: &mut Reader<'a>) -> Result<Self, RecordError> {
-        let payload_len = usize::try_from(reader.u32("payload_len")?).unwrap_or(usize::MAX);
-        let key_len = usize::from(reader.u16("key_len")?);
-        let headers_len = usize::from(reader.u16("headers_len")?);
-        let time_delta_ms = i32::from_be_bytes(reader.array("time_delta_ms")?);
-        check_len("payload", payload_len, PAYLOAD_BYTES_MAX)?;
-        check_len("key", key_len, KEY_BYTES_MAX)?;
-        let key = reader.take("key", key_len)?;
-        let headers = Headers::parse(reader.take("headers", headers_len)?)?;
-        let payload = reader.take("payload", payload_len)?;
-        Ok(Self { time_delta_ms, key, headers, payload })
+        let head = RecordHead::decode(reader.array("record head")?);
+        check_len("payload", head.payload_len, PAYLOAD_BYTES_MAX)?;
+        check_len("key", head.key_len, KEY_BYTES_MAX)?;
+        let key = reader.take("key", head.key_len)?;
+        let headers = Headers::parse(reader.take("headers", head.headers_len)?)?;
+        let payload = reader.take("payload", head.payload_len)?;
+        Ok(Self { time_delta_ms: head.time_delta_ms, key, headers, payload })
     }
 }
 
@@ -98,7 +100,16 @@ impl<'a> Headers<'a> {
     ///
     /// # Errors
     /// [`RecordError`] when they are too many or too long, or a name is not lower case, sorted and unique.
+    #[inline]
     pub fn parse(encoded: &'a [u8]) -> Result<Self, RecordError> {
+        // Most messages have none.
+        if encoded.is_empty() {
+            return Ok(Self::NONE);
+        }
+        Self::parse_some(encoded)
+    }
+
+    fn parse_some(encoded: &'a [u8]) -> Result<Self, RecordError> {
         check_len("headers", encoded.len(), HEADERS_BYTES_MAX)?;
         let mut reader = Reader::new(encoded);
         let mut previous: &[u8] = &[];

@@ -10,6 +10,13 @@ use crate::limits::BATCH_BYTES_MAX;
 
 use super::preamble::{FormatError, HEAD_LEN, PREAMBLE_LEN, Preamble, Seal, preamble_digest};
 use super::record::{Record, RecordError, Records};
+use super::span::RecordSpan;
+
+/// Where the first record begins.
+const RECORDS_AT: u32 = {
+    assert!(HEAD_LEN <= u32::MAX as usize);
+    HEAD_LEN as u32
+};
 
 /// A batch whose bytes are well formed: the preamble parses, the length is right, and an unsealed body holds exactly
 /// the records that the preamble declares. Who made it is not known yet.
@@ -117,6 +124,17 @@ impl VerifiedBatch {
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
         let body = if self.0.preamble.seal == Seal::None { self.0.body() } else { &[] };
         Records::new(body).map_while(Result::ok)
+    }
+
+    /// Where the record after `before` lies, the first when there is none before; none at the end, and in a sealed body.
+    /// Cheaper than [`VerifiedBatch::records`] for those who want places: nothing is parsed a second time.
+    #[must_use]
+    pub fn span_after(&self, before: Option<&RecordSpan>) -> Option<RecordSpan> {
+        if self.0.preamble.seal != Seal::None {
+            return None;
+        }
+        let at = before.map_or(RECORDS_AT, RecordSpan::end);
+        RecordSpan::find(&self.0.bytes, at)
     }
 }
 
