@@ -43,6 +43,7 @@ impl<P: AsRef<[u8]>> Outgoing<P> {
     }
 
     /// The parts as the batch takes them. Without headers nothing is allocated.
+    #[inline]
     pub(crate) fn into_parts(self) -> Result<Parts<P>, MessageError> {
         let headers = if self.headers.is_empty() {
             HeadersBuf::default()

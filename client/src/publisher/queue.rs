@@ -63,6 +63,24 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) payload: &'a [u8],
 }
 
+impl NewMessage<'_> {
+    /// Bytes that it takes in a batch.
+    const fn record_len(&self) -> usize {
+        RECORD_HEAD_LEN + self.key.len() + self.headers.encoded().len() + self.payload.len()
+    }
+}
+
+/// How far a series of messages came.
+#[derive(Debug)]
+pub(crate) struct PushedAll {
+    /// Messages that were taken.
+    pub(crate) count: usize,
+    /// Whether the connection must be told.
+    pub(crate) notice: Notice,
+    /// Why the one behind them was not.
+    pub(crate) error: Option<EnqueueError>,
+}
+
 /// Where a message went.
 #[derive(Debug)]
 pub(crate) struct Pushed<'q, T> {
@@ -156,8 +174,7 @@ impl<T: Clone> Queue<T> {
         if let Some(reason) = &self.closed {
             return Err(EnqueueError::Closed(reason.clone()));
         }
-        let record_len =
-            RECORD_HEAD_LEN + message.key.len() + message.headers.encoded().len() + message.payload.len();
+        let record_len = message.record_len();
         if self.pending_bytes.saturating_add(record_len) > self.limits.pending_bytes_max
             && self.pending_bytes > 0
         {
@@ -196,6 +213,51 @@ impl<T: Clone> Queue<T> {
         self.noticed = true;
         let last = self.open.as_ref().or(self.full.back()).expect("the message is in one of them");
         Ok(Pushed { ticket: &last.cargo.ticket, index, notice })
+    }
+
+    /// Adds messages until all are in or one is not taken, as [`Queue::push`] would one after the other. `note` is told
+    /// the ticket, the place of the first and the number of those that lie side by side.
+    pub(crate) fn push_all(
+        &mut self,
+        messages: &[NewMessage<'_>],
+        now: impl Fn() -> Tick,
+        new_ticket: impl Fn() -> T,
+        mut note: impl FnMut(&T, u32, u32),
+    ) -> PushedAll {
+        let mut all = PushedAll { count: 0, notice: Notice::None, error: None };
+        while let Some((message, rest)) = messages.get(all.count..).and_then(<[_]>::split_first) {
+            let (first, notice) = match self.push(*message, &now, &new_ticket) {
+                Ok(pushed) => (pushed.index, pushed.notice),
+                Err(error) => return PushedAll { error: Some(error), ..all },
+            };
+            let beside = self.push_beside(message.published_ms, rest);
+            let last = self.open.as_ref().or(self.full.back()).expect("the message is in one of them");
+            note(&last.cargo.ticket, first, beside.saturating_add(1));
+            all.notice = all.notice.or(notice);
+            all.count += 1 + beside as usize;
+        }
+        all
+    }
+
+    /// Adds messages to the open batch as long as that takes no decision: it stays open, and nobody needs to be told.
+    fn push_beside(&mut self, published_ms: u64, messages: &[NewMessage<'_>]) -> u32 {
+        let Some(open) = &mut self.open else { return 0 };
+        let before = open.batch.count();
+        let mut pending_bytes = self.pending_bytes;
+        for message in messages {
+            let record_len = message.record_len();
+            let fits = open.batch.bytes_len() + record_len < self.limits.batch_bytes_max
+                && pending_bytes + record_len <= self.limits.pending_bytes_max
+                && message.published_ms == published_ms;
+            // What the batch refuses is tried once more, and refused, as a message of its own.
+            if !fits || open.batch.push(published_ms, message.key, message.headers, message.payload).is_err()
+            {
+                break;
+            }
+            pending_bytes += record_len;
+        }
+        self.pending_bytes = pending_bytes;
+        open.batch.count() - before
     }
 
     /// The open batch takes no more. The next one probably needs as much room.
@@ -323,154 +385,4 @@ impl<T: Clone> Queue<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: QueueLimits =
-        QueueLimits { batch_bytes_max: 1_000, pending_bytes_max: 2_000, publish_timeout_ms: 10_000 };
-
-    fn queue() -> Queue<u32> {
-        Queue::new(LIMITS)
-    }
-
-    fn push_at<'q>(
-        queue: &'q mut Queue<u32>,
-        at_ms: u64,
-        payload: &[u8],
-    ) -> Result<Pushed<'q, u32>, EnqueueError> {
-        let message = NewMessage { published_ms: at_ms, key: &[], headers: Headers::NONE, payload };
-        queue.push(message, || Tick(at_ms), || u32::try_from(at_ms).unwrap())
-    }
-
-    fn taken(queue: &mut Queue<u32>, take: Take) -> Option<u32> {
-        match queue.take(take) {
-            Taken::Batch(collected) => Some(collected.batch.count()),
-            Taken::Growing | Taken::Nothing => None,
-        }
-    }
-
-    #[test]
-    fn an_idle_line_takes_the_first_message_at_once() {
-        let mut queue = queue();
-        assert_eq!(push_at(&mut queue, 0, b"one").unwrap().notice, Notice::Due);
-        assert_eq!(taken(&mut queue, Take::Any), Some(1));
-        assert!(matches!(queue.take(Take::Any), Taken::Nothing));
-        assert_eq!(push_at(&mut queue, 0, b"two").unwrap().notice, Notice::Due);
-    }
-
-    #[test]
-    fn a_busy_line_takes_only_what_is_full() {
-        let mut queue = queue();
-        for _ in 0..3 {
-            push_at(&mut queue, 0, &[0; 200]).unwrap();
-        }
-        assert!(matches!(queue.take(Take::Full), Taken::Growing));
-        let fourth = push_at(&mut queue, 0, &[0; 200]).unwrap();
-        assert_eq!(
-            (fourth.notice, fourth.index),
-            (Notice::Due, 0),
-            "a batch became full, so the line must be told"
-        );
-        assert_eq!(taken(&mut queue, Take::Full), Some(3));
-        assert_eq!(taken(&mut queue, Take::Full), None);
-        assert_eq!(taken(&mut queue, Take::Any), Some(1));
-    }
-
-    #[test]
-    fn notice_is_given_once_for_many_messages() {
-        let mut queue = queue();
-        let notices: Vec<_> = (0..5).map(|_| push_at(&mut queue, 0, b"x").unwrap().notice).collect();
-        assert_eq!(notices, [Notice::Due, Notice::None, Notice::None, Notice::None, Notice::None]);
-    }
-
-    #[test]
-    fn pending_bytes_are_bounded_until_the_answer() {
-        let mut queue = queue();
-        push_at(&mut queue, 0, &[0; 988]).unwrap();
-        push_at(&mut queue, 0, &[0; 988]).unwrap();
-        assert!(matches!(
-            push_at(&mut queue, 0, b"more"),
-            Err(EnqueueError::Full { pending_bytes_max: 2_000 })
-        ));
-        let Taken::Batch(first) = queue.take(Take::Full) else { panic!("a full batch waits") };
-        assert!(push_at(&mut queue, 0, b"more").is_err(), "sent is not answered");
-        queue.settle(first.cargo.number, 1_000, None);
-        push_at(&mut queue, 0, b"more").unwrap();
-    }
-
-    #[test]
-    fn a_message_above_all_limits_fits_an_empty_queue() {
-        let mut queue = queue();
-        push_at(&mut queue, 0, &[0; 5_000]).unwrap();
-        assert_eq!(taken(&mut queue, Take::Full), Some(1));
-    }
-
-    #[test]
-    fn an_old_batch_takes_no_more_messages() {
-        let mut queue = queue();
-        let first = *push_at(&mut queue, 0, b"x").unwrap().ticket;
-        assert_eq!(*push_at(&mut queue, 1_000, b"x").unwrap().ticket, first);
-        assert_ne!(*push_at(&mut queue, 1_001, b"x").unwrap().ticket, first);
-    }
-
-    #[test]
-    fn what_cannot_be_sent_leaves_no_trace() {
-        let mut queue = queue();
-        let oversized = vec![0; sealbus_protocol::limits::PAYLOAD_BYTES_MAX + 1];
-        assert!(matches!(push_at(&mut queue, 0, &oversized), Err(EnqueueError::Message(_))));
-        assert!(queue.is_settled() && !queue.has_batches());
-        push_at(&mut queue, 0, b"x").unwrap();
-        assert!(push_at(&mut queue, 0, &oversized).is_err());
-        assert_eq!(taken(&mut queue, Take::Any), Some(1));
-    }
-
-    #[test]
-    fn a_flush_waits_for_what_came_before_it_and_for_nothing_else() {
-        let mut queue = queue();
-        push_at(&mut queue, 0, &[0; 988]).unwrap();
-        let mark = queue.flush_mark();
-        push_at(&mut queue, 0, b"later").unwrap();
-        assert!(!queue.is_flushed(mark));
-        queue.settle(BatchNumber(0), 1_000, Some(&PublishError::Lost));
-        assert!(queue.is_flushed(mark));
-        assert_eq!(queue.take_failure(), Some(PublishError::Lost));
-        assert_eq!(queue.take_failure(), None);
-    }
-
-    #[test]
-    fn deadlines_expire_in_order() {
-        let mut queue = queue();
-        push_at(&mut queue, 0, b"x").unwrap();
-        push_at(&mut queue, 5_000, b"x").unwrap();
-        assert_eq!(queue.deadline(), Some(Tick(10_000)));
-        assert_eq!(queue.take_expired_at(Some(Tick(9_999))).len(), 0);
-        assert_eq!(queue.take_expired_at(Some(Tick(10_000))).len(), 1);
-        assert_eq!(queue.deadline(), Some(Tick(15_000)));
-        assert_eq!(queue.take_expired_at(None).len(), 1);
-    }
-
-    #[test]
-    fn notice_is_given_again_once_nothing_waits_however_it_went() {
-        let mut queue = queue();
-        push_at(&mut queue, 0, b"x").unwrap();
-        queue.rest();
-        assert_eq!(push_at(&mut queue, 0, b"x").unwrap().notice, Notice::None, "something waits");
-        assert_eq!(queue.take_expired_at(Some(Tick(10_000))).len(), 1);
-        assert_eq!(push_at(&mut queue, 0, b"x").unwrap().notice, Notice::Due);
-        assert_eq!(taken(&mut queue, Take::Any), Some(1));
-        queue.rest();
-        assert_eq!(
-            push_at(&mut queue, 0, b"x").unwrap().notice,
-            Notice::Due,
-            "taken, and not asked for more"
-        );
-    }
-
-    #[test]
-    fn a_closed_queue_says_why() {
-        let mut queue = queue();
-        queue.close(&CloseReason::ByBroker);
-        queue.close(&CloseReason::ByCaller);
-        assert_eq!(push_at(&mut queue, 0, b"x").unwrap_err(), EnqueueError::Closed(CloseReason::ByBroker));
-    }
-}
+mod tests;

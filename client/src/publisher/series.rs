@@ -12,7 +12,7 @@ use crate::sync::locked;
 
 use super::content::{IntoMessage, Parts};
 use super::handle::{Publisher, prepare, without_room};
-use super::queue::{NewMessage, Notice};
+use super::queue::{NewMessage, Notice, PushedAll};
 use super::receipt::{PendingReceipt, Receipt, Ticket};
 
 /// Messages that are queued under one lock: as many as make it cheap, and so few that nobody else waits long for it.
@@ -39,9 +39,9 @@ impl Publisher {
         I: IntoIterator<Item = M>,
     {
         let mut runs: Vec<Run> = Vec::new();
-        let queued = self.queue_all(messages.into_iter(), |ticket, index| match runs.last_mut() {
-            Some(run) if Arc::ptr_eq(&run.ticket, ticket) => run.count += 1,
-            Some(_) | None => runs.push(Run { ticket: Arc::clone(ticket), first: index, count: 1 }),
+        let queued = self.queue_all(messages.into_iter(), |ticket, first, count| match runs.last_mut() {
+            Some(run) if Arc::ptr_eq(&run.ticket, ticket) => run.count += count,
+            Some(_) | None => runs.push(Run { ticket: Arc::clone(ticket), first, count }),
         });
         let stopped = queued.await.err();
         let mut accepted = Vec::new();
@@ -82,14 +82,14 @@ impl Publisher {
         M: IntoMessage + Send,
         I: IntoIterator<Item = M, IntoIter: Send>,
     {
-        self.queue_all(messages.into_iter(), |_, _| {})
+        self.queue_all(messages.into_iter(), |_, _, _| {})
     }
 
-    /// Queues all messages; `note` is told the ticket and the place of each.
+    /// Queues all messages; `note` is told the ticket, the place of the first, and how many lie side by side.
     async fn queue_all<M: IntoMessage>(
         &self,
         mut messages: impl Iterator<Item = M>,
-        mut note: impl FnMut(&Arc<Ticket>, u32),
+        mut note: impl FnMut(&Arc<Ticket>, u32, u32),
     ) -> Result<usize, EnqueueAllError> {
         let mut together = Vec::with_capacity(messages.size_hint().0.clamp(1, TOGETHER_MAX));
         let mut queued = 0;
@@ -124,13 +124,14 @@ impl Publisher {
         &self,
         messages: &mut Vec<Parts<P>>,
         queued: &mut usize,
-        note: &mut impl FnMut(&Arc<Ticket>, u32),
+        note: &mut impl FnMut(&Arc<Ticket>, u32, u32),
     ) -> Result<(), PublishError> {
         let shared = self.shared();
         let (mut deadline, mut next) = (None, 0);
         while next < messages.len() {
             let changed = shared.changed.notified();
-            let (count, notice, error) = self.push_many(messages.get(next..).unwrap_or_default(), note);
+            let PushedAll { count, notice, error } =
+                self.push_many(messages.get(next..).unwrap_or_default(), note);
             *queued += count;
             next += count;
             if notice == Notice::Due {
@@ -158,26 +159,15 @@ impl Publisher {
     fn push_many<P: AsRef<[u8]>>(
         &self,
         messages: &[Parts<P>],
-        note: &mut impl FnMut(&Arc<Ticket>, u32),
-    ) -> (usize, Notice, Option<EnqueueError>) {
+        note: &mut impl FnMut(&Arc<Ticket>, u32, u32),
+    ) -> PushedAll {
         let shared = self.shared();
         let published_ms = clock::now_ms();
         // Nothing of the caller's runs under the lock, not even what lends a payload's bytes.
         let messages: Vec<NewMessage<'_>> =
             messages.iter().map(|parts| parts.as_message(published_ms)).collect();
-        let (mut count, mut notice) = (0, Notice::None);
         let mut queue = locked(&shared.queue);
-        for message in messages {
-            match queue.push(message, || shared.ticker.tick(), Ticket::new) {
-                Ok(pushed) => {
-                    note(pushed.ticket, pushed.index);
-                    notice = notice.or(pushed.notice);
-                    count += 1;
-                }
-                Err(error) => return (count, notice, Some(error)),
-            }
-        }
-        (count, notice, None)
+        queue.push_all(&messages, || shared.ticker.tick(), Ticket::new, note)
     }
 }
 
