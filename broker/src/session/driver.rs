@@ -81,6 +81,15 @@ pub(super) enum Stage {
     Serving(Box<Client>),
 }
 
+/// What one turn of reading brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    None,
+    Some,
+    /// As much as one turn may. There is probably more, and those who wait for what came are to have the thread first.
+    Full,
+}
+
 /// Whether a session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -126,8 +135,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Ready(());
             }
             let mut moved = false;
+            let mut taken = Taken::None;
             if self.is_open() {
-                moved |= self.take_in(cx);
+                taken = self.take_in(cx);
+                moved |= taken != Taken::None;
             }
             if self.is_open() {
                 moved |= self.handle_news();
@@ -152,6 +163,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.wire.release();
                 self.arm(cx);
                 return Poll::Pending;
+            }
+            if taken == Taken::Full {
+                break;
             }
         }
         self.arm(cx);
@@ -221,19 +235,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.timer.arm(now, due, cx);
     }
 
-    /// Reads and answers, for one turn. Returns whether anything came.
-    fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Reads and answers, for one turn.
+    fn take_in(&mut self, cx: &mut Context<'_>) -> Taken {
         let mut moved = false;
         self.requests_left = REQUESTS_PER_TURN;
         for _ in 0..READS_PER_TURN {
             if !self.handle_events(cx) {
-                return moved || self.requests_left < REQUESTS_PER_TURN;
+                return self.taken(moved);
             }
             match self.poll_read(cx) {
-                Poll::Pending => return moved || self.requests_left < REQUESTS_PER_TURN,
+                Poll::Pending => return self.taken(moved),
                 Poll::Ready(Ok(0)) => {
                     self.handle_closed("the client closed the connection".to_owned());
-                    return true;
+                    return Taken::Some;
                 }
                 Poll::Ready(Ok(_)) => {
                     moved = true;
@@ -241,12 +255,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Poll::Ready(Err(error)) => {
                     self.handle_closed(end_of("reading", &error));
-                    return true;
+                    return Taken::Some;
                 }
             }
         }
         self.handle_events(cx);
-        true
+        Taken::Full
+    }
+
+    const fn taken(&self, moved: bool) -> Taken {
+        if moved || self.requests_left < REQUESTS_PER_TURN { Taken::Some } else { Taken::None }
     }
 
     /// Reads straight into the session's memory.
