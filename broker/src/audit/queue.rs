@@ -10,7 +10,7 @@ use std::time::Duration;
 use sealbus_protocol::session::Tick;
 use tokio::sync::oneshot;
 
-use super::event::Event;
+use super::event::{Class, Event};
 use super::flood::{Flood, HELD_MS_MAX, Span, Verdict};
 use super::handle::AuditUnavailable;
 use crate::clock::Clock;
@@ -21,6 +21,11 @@ const DURABLE_RESERVE: usize = 64;
 
 /// Events that the thread takes at a time: enough to share one sync, few enough to bound its buffer (1 MiB or so).
 const TAKE_MAX: usize = 1_024;
+
+/// How long the thread lets events gather that nobody waits for. On a busy broker each would otherwise wake it by itself,
+/// which costs more than writing it. They are promised to survive a power loss within a second, and what a killed broker
+/// had not written yet grows by this.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// How an event's recording is answered.
 pub(super) type Waiter = oneshot::Sender<Result<(), AuditUnavailable>>;
@@ -38,10 +43,14 @@ pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
     events_max: usize,
+    /// Events that are not made to wait for more of them.
+    gathered_max: usize,
 }
 
 struct State {
     waiting: VecDeque<Entry>,
+    /// Whether somebody waits for one of them, or one must not wait itself.
+    is_urgent: bool,
     flood: Flood,
     held_since: Option<Tick>,
     condition: Condition,
@@ -69,12 +78,14 @@ impl Queue {
         Self {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
+                is_urgent: false,
                 flood: Flood::new(config.singles_per_second_max),
                 held_since: None,
                 condition: Condition::Open,
             }),
             changed: Condvar::new(),
             events_max: config.queue_events_max,
+            gathered_max: TAKE_MAX.min(config.queue_events_max / 2),
         }
     }
 
@@ -87,7 +98,12 @@ impl Queue {
                 if state.waiting.len() >= self.events_max {
                     return Err(AuditUnavailable::QueueFull);
                 }
+                state.is_urgent |= event.class() == Class::S0;
                 state.waiting.push_back(Entry { time_ms, event, span: None, waiter: None });
+                if state.waiting.len() > 1 && state.may_gather(self.gathered_max) {
+                    // The thread knows of the first.
+                    return Ok(());
+                }
             }
             Verdict::Held => {
                 if state.held_since.is_some() {
@@ -112,6 +128,7 @@ impl Queue {
         if state.waiting.len() >= self.events_max.saturating_add(DURABLE_RESERVE) {
             return Err(AuditUnavailable::QueueFull);
         }
+        state.is_urgent = true;
         state.waiting.push_back(Entry { time_ms, event, span: None, waiter: Some(waiter) });
         self.changed.notify_one();
         Ok(())
@@ -121,14 +138,23 @@ impl Queue {
     /// that is given.
     pub(super) fn take(&self, clock: &dyn Clock, wait_ms: Option<u64>) -> Taken {
         let mut state = self.lock();
+        let mut has_gathered = false;
         loop {
             let tick = clock.tick();
             if state.held_for(tick).is_some_and(|held_ms| held_ms >= HELD_MS_MAX) {
                 state.release_held(clock.now_ms());
             }
             if !state.waiting.is_empty() {
+                if !std::mem::replace(&mut has_gathered, true) {
+                    let may_gather = |state: &mut State| state.may_gather(self.gathered_max);
+                    let gathered = self.changed.wait_timeout_while(state, GATHER, may_gather);
+                    (state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
                 let count = state.waiting.len().min(TAKE_MAX);
-                return Taken::Entries(state.waiting.drain(..count).collect());
+                let entries = state.waiting.drain(..count).collect();
+                state.is_urgent &= !state.waiting.is_empty();
+                return Taken::Entries(entries);
             }
             match &state.condition {
                 Condition::Open => {}
@@ -204,6 +230,11 @@ impl Queue {
 }
 
 impl State {
+    /// Whether what waits may wait for more to share the thread's turn.
+    fn may_gather(&self, gathered_max: usize) -> bool {
+        !self.is_urgent && self.waiting.len() < gathered_max && matches!(self.condition, Condition::Open)
+    }
+
     fn held_for(&self, tick: Tick) -> Option<u64> {
         self.held_since.map(|since| tick.since(since))
     }
@@ -227,5 +258,72 @@ impl Condition {
             Self::Closed => Err(AuditUnavailable::Stopped),
             Self::Failed(reason) => Err(AuditUnavailable::Failed { reason: Arc::clone(reason) }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealbus_protocol::topic::TopicFilter;
+
+    use super::super::samples::{actor, actor_of, admin_done, denied, principal, topic};
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const EVENTS_MAX: usize = 64;
+
+    fn queue() -> Queue {
+        let config = AuditConfig { queue_events_max: EVENTS_MAX, ..AuditConfig::default() };
+        Queue::new(&config)
+    }
+
+    fn push(queue: &Queue, event: Event) {
+        queue.push(0, Tick(0), event).unwrap();
+    }
+
+    fn may_gather(queue: &Queue) -> bool {
+        queue.lock().may_gather(queue.gathered_max)
+    }
+
+    fn taken(queue: &Queue) -> usize {
+        match queue.take(&ManualClock::new(0), Some(0)) {
+            Taken::Entries(entries) => entries.len(),
+            Taken::Silence | Taken::End => 0,
+        }
+    }
+
+    /// Longer in the queue is only what may be: never what somebody waits for, or what has an effect that waits for it.
+    #[test]
+    fn only_what_nobody_waits_for_gathers() {
+        let queue = queue();
+        push(&queue, denied(actor(), topic()));
+        assert!(may_gather(&queue));
+        push(&queue, admin_done());
+        assert!(!may_gather(&queue), "its effect waits for it");
+        assert_eq!(taken(&queue), 2);
+        push(&queue, denied(actor_of(principal()), topic()));
+        assert!(may_gather(&queue), "the urgent one is gone");
+        let (waiter, _receiver) = oneshot::channel();
+        queue.push_durable(0, denied(actor(), topic()), waiter).unwrap();
+        assert!(!may_gather(&queue), "somebody waits");
+        assert_eq!(taken(&queue), 2);
+        push(&queue, denied(actor(), topic()));
+        queue.close();
+        assert!(!may_gather(&queue), "the broker stops");
+    }
+
+    #[test]
+    fn half_a_queue_does_not_wait_for_more() {
+        let queue = queue();
+        for session in 0..EVENTS_MAX / 2 {
+            assert!(may_gather(&queue), "{session}");
+            push(
+                &queue,
+                Event::Unsubscribed {
+                    actor: actor(),
+                    filter: TopicFilter::parse(&session.to_string()).unwrap(),
+                },
+            );
+        }
+        assert!(!may_gather(&queue));
     }
 }
