@@ -251,6 +251,20 @@ impl TestBus {
         BrokerProcess::start(program, &self.config()).await
     }
 
+    /// Writes these rules and starts its broker, which takes the same port again when it is started anew.
+    pub async fn serve_with(&self, program: &Path, rules: &str) -> BrokerProcess {
+        self.write_policy(rules);
+        let broker = self.serve(program).await;
+        self.listen_on(broker.address().port());
+        broker
+    }
+
+    /// Puts these rules into force.
+    pub async fn reload(&self, operator: &Bus, rules: &str) {
+        self.write_policy(rules);
+        within("the reload", operator.reload_policy()).await.expect("the policy is good");
+    }
+
     /// Its audit log.
     #[must_use]
     pub fn audit(&self) -> AuditLog {

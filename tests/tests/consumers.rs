@@ -19,7 +19,7 @@ use sealbus_tests::reading::{
     ORDERS, checkpoint_of, next_consumed, next_replayed, numbered, publish, replayed, text,
 };
 use sealbus_tests::wait::{eventually_async, within};
-use sealbus_tests::{BrokerProcess, Member, OPERATOR, TestBus, allow, allow_stream, sealbus_program, stream};
+use sealbus_tests::{Member, OPERATOR, TestBus, allow, allow_stream, sealbus_program, stream};
 
 fn policy() -> String {
     stream("orders", ORDERS, "orders/#", "")
@@ -27,13 +27,6 @@ fn policy() -> String {
         + &allow_stream("read", "auditor", "replay", "orders")
         + &allow_stream("work", "billing", "consume", "orders")
         + &allow_stream("see", "billing", "describe", "orders")
-}
-
-async fn serve(bus: &TestBus) -> BrokerProcess {
-    bus.write_policy(&policy());
-    let broker = bus.serve(sealbus_program!()).await;
-    bus.listen_on(broker.address().port());
-    broker
 }
 
 /// A consumer's member that reads everything from the beginning.
@@ -64,7 +57,7 @@ async fn shown(
 #[tokio::test(flavor = "multi_thread")]
 async fn members_share_the_work_and_each_record_goes_to_one() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let (one, two) =
         (bus.connect(broker.address(), "billing").await, bus.connect(broker.address(), "billing").await);
     let (mut one, mut two) = (member(&one).await.expect("it may"), member(&two).await.expect("it may"));
@@ -99,7 +92,7 @@ async fn members_share_the_work_and_each_record_goes_to_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_member_had_when_it_died_goes_to_the_others() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..10).await;
     let mut dies = Member::open(&bus, broker.address(), "billing").await;
@@ -129,7 +122,7 @@ async fn what_a_member_had_when_it_died_goes_to_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_acknowledged_in_time_is_delivered_again() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..3).await;
     let billing = bus.connect(broker.address(), "billing").await;
@@ -156,7 +149,7 @@ async fn what_is_not_acknowledged_in_time_is_delivered_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nack_with_a_delay_is_delivered_again_after_it_and_not_before() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..2).await;
     let billing = bus.connect(broker.address(), "billing").await;
@@ -178,7 +171,7 @@ async fn a_nack_with_a_delay_is_delivered_again_after_it_and_not_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_delivered_too_often_becomes_a_dead_letter_that_still_proves_itself() {
     let bus = TestBus::new();
-    let mut broker = serve(&bus).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     // Of one batch only a record in its middle is given up.
     let publisher = shop.publisher("orders/eu").await.expect("the topic opens");
@@ -221,7 +214,7 @@ async fn what_is_delivered_too_often_becomes_a_dead_letter_that_still_proves_its
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_has_no_more_in_hand_than_it_may() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..30).await;
     let mut hoarder = Member::open(&bus, broker.address(), "billing").await;
@@ -264,7 +257,7 @@ async fn settle(member: &mut Member, subscription: SubscriptionId, offset: u64, 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_settings_of_a_consumer_are_those_that_it_was_created_with() {
     let bus = TestBus::new();
-    let mut broker = serve(&bus).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let billing = bus.connect(broker.address(), "billing").await;
     let create =
         || billing.consume("orders", "billing").filter("orders/eu/#").ack_wait(Duration::from_secs(7));
@@ -295,7 +288,7 @@ async fn the_settings_of_a_consumer_are_those_that_it_was_created_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_leaves_out_what_does_not_match_and_the_position_passes_it() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     for number in 0..10 {
         publish(&shop, if number % 2 == 0 { "orders/eu" } else { "orders/us" }, number..number + 1).await;
@@ -316,7 +309,7 @@ async fn a_filter_leaves_out_what_does_not_match_and_the_position_passes_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_durably_stays_so_when_the_broker_is_killed() {
     let bus = TestBus::new();
-    let mut broker = serve(&bus).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..40).await;
     let mut left: BTreeSet<u64> = (0..40).collect();
@@ -352,7 +345,7 @@ async fn what_was_acknowledged_durably_stays_so_when_the_broker_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_stays_so_when_the_broker_is_stopped() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..10).await;
     let billing = bus.connect(broker.address(), "billing").await;
@@ -372,7 +365,7 @@ async fn what_was_acknowledged_stays_so_when_the_broker_is_stopped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_acknowledgement_counts() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..1).await;
     let billing = bus.connect(broker.address(), "billing").await;
@@ -391,7 +384,7 @@ async fn a_late_acknowledgement_counts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_at_the_edges_of_their_numbers_hurt_nobody() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..5).await;
     let mut billing = Member::open(&bus, broker.address(), "billing").await;

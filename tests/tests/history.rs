@@ -17,7 +17,7 @@ use sealbus_tests::audit::{event, mentions};
 use sealbus_tests::member::CREDIT;
 use sealbus_tests::reading::{ORDERS, checkpoint_of, next_replayed, numbered, publish, replayed, text};
 use sealbus_tests::wait::{eventually_async, within};
-use sealbus_tests::{BrokerProcess, Member, TestBus, allow, sealbus_program, stream};
+use sealbus_tests::{Member, TestBus, allow, sealbus_program, stream};
 use signed_note::{Note, StandardVerifier, VerifierList};
 use tlog_tiles::{Error, Hash, HashReader};
 
@@ -29,13 +29,6 @@ fn policy() -> String {
         + &allow("write", "shop", "publish\", \"subscribe", "#")
         + "\n[[allow]]\nid = \"read\"\nwho = [\"spiffe://bus.test/auditor\"]\nverbs = [\"replay\"]\nstreams = [\"orders\", \
            \"bills\"]\n"
-}
-
-async fn serve(bus: &TestBus) -> BrokerProcess {
-    bus.write_policy(&policy());
-    let broker = bus.serve(sealbus_program!()).await;
-    bus.listen_on(broker.address().port());
-    broker
 }
 
 /// A tree as the foreign crate keeps it, built from the leaves as they are written down in `SECURITY.md`.
@@ -122,7 +115,7 @@ fn foreign_checkpoint(bus: &TestBus, stream: StreamId, note: &str) -> tlog_tiles
 #[tokio::test(flavor = "multi_thread")]
 async fn code_that_we_did_not_write_accepts_every_checkpoint_and_every_proof() {
     let bus = TestBus::with_storage("segment_bytes = \"64KiB\"\n");
-    let mut broker = serve(&bus).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     let mut seen: Vec<(&str, u64, Hash)> = Vec::new();
     for round in 0..4_u64 {
@@ -173,7 +166,7 @@ async fn code_that_we_did_not_write_accepts_every_checkpoint_and_every_proof() {
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_continue_each_other_when_the_broker_is_killed() {
     let bus = TestBus::new();
-    let mut broker = serve(&bus).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     let auditor = bus.connect(broker.address(), "auditor").await;
     let mut events = auditor.events();
@@ -255,7 +248,7 @@ async fn readable(bus: &Bus) -> (Vec<u64>, Vec<Range<u64>>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_is_reported_and_its_batch_skipped_and_nothing_else() {
     let bus = TestBus::with_storage("segment_bytes = \"64KiB\"\n");
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish_large(&shop, 0..60).await;
     assert!(broker.terminate().await.success());
@@ -305,7 +298,7 @@ async fn a_flipped_byte_is_reported_and_its_batch_skipped_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_cut_below_what_was_acknowledged_is_reported_and_its_offsets_are_not_given_again() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish_large(&shop, 0..20).await;
     assert!(broker.terminate().await.success());
@@ -366,7 +359,7 @@ async fn bad_checkpoint(auditor: &Bus) -> CheckpointError {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_is_put_back_to_an_older_copy_is_noticed_by_whoever_saw_more_of_it() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..10).await;
     drop(shop);
@@ -441,7 +434,7 @@ async fn a_history_that_is_put_back_to_an_older_copy_is_noticed_by_whoever_saw_m
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_files_do_not_fit_its_checkpoint_takes_nothing_more_and_says_so() {
     let bus = TestBus::new();
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..10).await;
     drop(shop);
@@ -478,7 +471,7 @@ async fn a_stream_whose_files_do_not_fit_its_checkpoint_takes_nothing_more_and_s
 async fn what_is_kept_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let bus = TestBus::with_storage("segment_bytes = \"64KiB\"\n");
-    let broker = serve(&bus).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish_large(&shop, 0..50).await;
     let auditor = bus.connect(broker.address(), "auditor").await;

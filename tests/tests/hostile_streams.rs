@@ -16,7 +16,7 @@ use sealbus_protocol::stream_name::StreamName;
 use sealbus_tests::member::CREDIT;
 use sealbus_tests::reading::{ORDERS, next_consumed, next_replayed, publish, text};
 use sealbus_tests::wait::{eventually_async, within};
-use sealbus_tests::{BrokerProcess, Member, OPERATOR, TestBus, allow, allow_stream, sealbus_program, stream};
+use sealbus_tests::{Member, OPERATOR, TestBus, allow, allow_stream, sealbus_program, stream};
 
 /// The id of a stream that takes the name of another.
 const OTHER: &str = "ffeeddccbbaa99887766554433221100";
@@ -34,18 +34,6 @@ fn writing(id: &str) -> String {
 fn reading() -> String {
     allow_stream("read", "auditor", "replay", "orders")
         + &allow_stream("work", "billing", "consume", "orders")
-}
-
-async fn serve(bus: &TestBus, rules: &str) -> BrokerProcess {
-    bus.write_policy(rules);
-    let broker = bus.serve(sealbus_program!()).await;
-    bus.listen_on(broker.address().port());
-    broker
-}
-
-async fn reload(bus: &TestBus, operator: &Bus, rules: &str) {
-    bus.write_policy(rules);
-    within("the reload", operator.reload_policy()).await.expect("the policy is good");
 }
 
 /// So many messages of so many bytes.
@@ -79,7 +67,7 @@ async fn delivered_offset(member: &mut Member) -> u64 {
 async fn members_with_endless_credit_that_read_nothing_cost_the_broker_no_memory() {
     const BATCHES: usize = 80;
     let bus = TestBus::new();
-    let mut broker = serve(&bus, &(writing(ORDERS) + &reading())).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &(writing(ORDERS) + &reading())).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish_large(&shop, BATCHES, 900_000).await;
     drop(shop);
@@ -136,7 +124,7 @@ async fn a_thousand_replays_without_credit_cost_the_broker_no_memory() {
     /// Pages that are being read at the same moment, and a quarter of what the replays would keep.
     const PAGES_KIB_MAX: u64 = 60 * 1_024;
     let bus = TestBus::new();
-    let mut broker = serve(&bus, &(writing(ORDERS) + &reading())).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &(writing(ORDERS) + &reading())).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish_large(&shop, 16, 60_000).await;
     // Far enough behind the end that memory has none of the first.
@@ -176,13 +164,13 @@ async fn a_thousand_replays_without_credit_cost_the_broker_no_memory() {
 async fn withheld_messages_of_a_revoked_producer_use_up_nobodys_credit() {
     let bus = TestBus::new();
     let rules = writing(ORDERS) + &reading() + &allow("thief", "thief", "publish", "orders/#");
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let thief = bus.connect(broker.address(), "thief").await;
     publish(&thief, "orders/eu", 0..50).await;
     drop(thief);
     let revoke = "\n[[revoke]]\nprincipal = \"spiffe://bus.test/thief\"\nfrom = \"2020-01-01T00:00:00Z\"\n";
-    reload(&bus, &operator, &(rules + revoke)).await;
+    bus.reload(&operator, &(rules + revoke)).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 50..51).await;
     let mut billing = Member::open(&bus, broker.address(), "billing").await;
@@ -200,7 +188,7 @@ async fn withheld_messages_of_a_revoked_producer_use_up_nobodys_credit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_reads_on_in_a_stream_whose_name_was_given_to_another() {
     let bus = TestBus::new();
-    let broker = serve(&bus, &(writing(ORDERS) + &reading())).await;
+    let broker = bus.serve_with(sealbus_program!(), &(writing(ORDERS) + &reading())).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..10).await;
@@ -215,7 +203,7 @@ async fn nobody_reads_on_in_a_stream_whose_name_was_given_to_another() {
     assert_eq!(delivered_offset(&mut billing).await, 0);
 
     let rules = writing(OTHER) + &reading();
-    reload(&bus, &operator, &rules).await;
+    bus.reload(&operator, &rules).await;
     for (who, member, subscription) in
         [("auditor", &mut auditor, replay.subscription), ("billing", &mut billing, joined.subscription)]
     {
@@ -238,7 +226,7 @@ async fn nobody_reads_on_in_a_stream_whose_name_was_given_to_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_the_same_from_whichever_offset_they_are_read() {
     let bus = TestBus::new();
-    let broker = serve(&bus, &(writing(ORDERS) + &reading())).await;
+    let broker = bus.serve_with(sealbus_program!(), &(writing(ORDERS) + &reading())).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let mut shop = Member::open(&bus, broker.address(), "shop").await;
     let opened = shop.session.open_for("orders/eu").await.expect("it may");
@@ -284,7 +272,7 @@ async fn dead_letters_are_the_same_from_whichever_offset_they_are_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn credit_that_comes_before_a_consumer_is_ready_is_not_lost() {
     let bus = TestBus::new();
-    let broker = serve(&bus, &(writing(ORDERS) + &reading())).await;
+    let broker = bus.serve_with(sealbus_program!(), &(writing(ORDERS) + &reading())).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..1).await;
     let mut billing = Member::open(&bus, broker.address(), "billing").await;
@@ -309,7 +297,7 @@ async fn what_is_asked_for_while_the_right_is_withdrawn_is_granted_before_the_ma
     const ASKED: usize = 200;
     let bus = TestBus::new();
     let both = allow_stream("both", "auditor", "replay\", \"consume", "orders");
-    let broker = serve(&bus, &(writing(ORDERS) + &both)).await;
+    let broker = bus.serve_with(sealbus_program!(), &(writing(ORDERS) + &both)).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..20).await;
@@ -351,10 +339,10 @@ async fn what_is_asked_for_while_the_right_is_withdrawn_is_granted_before_the_ma
             after
         };
         let without = writing(ORDERS);
-        let withdrawing = reload(&bus, &operator, &without);
+        let withdrawing = bus.reload(&operator, &without);
         let (after, ()) = tokio::join!(answering, withdrawing);
         refused_late += after;
-        reload(&bus, &operator, &(writing(ORDERS) + &both)).await;
+        bus.reload(&operator, &(writing(ORDERS) + &both)).await;
     }
     assert!(refused_late > 0, "the policy changed while something was looked up");
 }

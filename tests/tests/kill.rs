@@ -168,7 +168,7 @@ fn the_checker_finds_each_thing_that_can_be_wrong_with_a_history() {
 fn self_test(arguments: &[&std::ffi::OsStr]) {
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/checker/self_test.py");
     let done = Command::new("python3").arg(program).args(arguments).stdin(Stdio::null()).output();
-    let done = done.expect("python3 is there");
+    let done = done.expect("the checker needs python3 (nothing but its standard library): install it");
     let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}");
 }

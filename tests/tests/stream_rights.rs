@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use sealbus_client::{Bus, Code, DeliveryError, Missing, Replay, Start};
+use sealbus_client::{Code, DeliveryError, Missing, Replay, Start};
 use sealbus_protocol::frame::{
     ConsumerSettings, Operation, SettleItem, Settlement, SubscriptionId, Sync, Until, What,
 };
@@ -19,7 +19,7 @@ use sealbus_tests::reading::{
     ORDERS, checkpoint_of, next_consumed, next_replayed, numbered, publish, replayed, text,
 };
 use sealbus_tests::wait::{eventually_async, within};
-use sealbus_tests::{BrokerProcess, Member, OPERATOR, TestBus, allow, allow_stream, sealbus_program, stream};
+use sealbus_tests::{Member, OPERATOR, TestBus, allow, allow_stream, sealbus_program, stream};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -35,19 +35,6 @@ fn narrowed(kind: &str, id: &str, who: &str, verbs: &str, topic: &str) -> String
     )
 }
 
-async fn serve(bus: &TestBus, rules: &str) -> BrokerProcess {
-    bus.write_policy(rules);
-    let broker = bus.serve(sealbus_program!()).await;
-    bus.listen_on(broker.address().port());
-    broker
-}
-
-/// Puts these rules into force.
-async fn reload(bus: &TestBus, operator: &Bus, rules: &str) {
-    bus.write_policy(rules);
-    within("the reload", operator.reload_policy()).await.expect("the policy is good");
-}
-
 /// A refusal, without what was asked for: it must not tell what exists.
 fn without_name(refusal: &Refusal, name: &str) -> (Code, String) {
     (refusal.code(), refusal.reason().replace(name, "..."))
@@ -61,7 +48,7 @@ async fn without_a_grant_a_stream_is_not_told_from_one_that_is_not_there() {
         + &allow("live", "screen", "subscribe", "#")
         + &allow_stream("work", "billing", "consume", "orders")
         + &allow_stream("read", "auditor", "replay", "orders");
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..3).await;
     let billing = bus.connect(broker.address(), "billing").await;
@@ -127,7 +114,7 @@ async fn a_grant_that_topics_narrow_delivers_those_alone() {
     let rules = base()
         + &narrowed("allow", "eu", "auditor", "replay\", \"consume", "orders/eu/#")
         + &allow_stream("see", "auditor", "describe", "orders");
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let shop = bus.connect(broker.address(), "shop").await;
     for number in 0..30 {
         let topic = ["orders/eu", "orders/us", "orders/eu/north"][usize::try_from(number % 3).unwrap()];
@@ -175,7 +162,7 @@ async fn a_deny_beats_every_allow_in_history_too() {
         + &allow_stream("read", "auditor", "replay\", \"consume", "orders")
         + &allow_stream("all", "spiffe://bus.test/*", "replay\", \"consume", "orders")
         + &narrowed("deny", "secret", "auditor", "replay\", \"consume", "orders/secret/#");
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let shop = bus.connect(broker.address(), "shop").await;
     for number in 0..20 {
         publish(&shop, if number % 2 == 0 { "orders/eu" } else { "orders/secret/x" }, number..number + 1)
@@ -201,7 +188,7 @@ async fn a_deny_beats_every_allow_in_history_too() {
 async fn nothing_of_a_replay_follows_the_marker_of_the_policy_that_withdraws_it() {
     let bus = TestBus::new();
     let granted = base() + &allow_stream("read", "auditor", "replay", "orders");
-    let broker = serve(&bus, &granted).await;
+    let broker = bus.serve_with(sealbus_program!(), &granted).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     let publisher = shop.publisher("orders/eu").await.expect("the topic opens");
@@ -239,7 +226,7 @@ async fn nothing_of_a_replay_follows_the_marker_of_the_policy_that_withdraws_it(
             delivered
         };
         let reloading = async {
-            reload(&bus, &operator, &base()).await;
+            bus.reload(&operator, &base()).await;
             // It is a fact: what is asked for now is asked under the new rules.
             let other = bus.connect(broker.address(), "auditor").await;
             assert_eq!(other.replay("orders").await.expect_err("withdrawn").code(), Some(Code::Denied));
@@ -252,7 +239,7 @@ async fn nothing_of_a_replay_follows_the_marker_of_the_policy_that_withdraws_it(
             Err(refusal) => assert_eq!(refusal.code(), Code::Denied),
             Ok(_) => panic!("{what}: it was withdrawn"),
         }
-        reload(&bus, &operator, &granted).await;
+        bus.reload(&operator, &granted).await;
     }
 }
 
@@ -261,7 +248,7 @@ async fn nothing_of_a_replay_follows_the_marker_of_the_policy_that_withdraws_it(
 async fn a_member_that_loses_its_right_leaves_its_work_to_the_others() {
     let bus = TestBus::new();
     let of = |who: &str| allow_stream(who, who, "consume", "orders");
-    let broker = serve(&bus, &(base() + &of("leaver") + &of("stayer"))).await;
+    let broker = bus.serve_with(sealbus_program!(), &(base() + &of("leaver") + &of("stayer"))).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..10).await;
@@ -285,7 +272,7 @@ async fn a_member_that_loses_its_right_leaves_its_work_to_the_others() {
         }
     };
     let rules = base() + &of("stayer");
-    tokio::join!(reload(&bus, &operator, &rules), leaving);
+    tokio::join!(bus.reload(&operator, &rules), leaving);
     let mut inherited = BTreeSet::new();
     while inherited.len() < 10 {
         let message = next_consumed(&mut staying).await;
@@ -306,8 +293,12 @@ async fn a_member_that_loses_its_right_leaves_its_work_to_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_is_narrowed_meanwhile_is_narrowed_from_the_marker_on() {
     let bus = TestBus::new();
-    let broker =
-        serve(&bus, &(base() + &allow_stream("read", "auditor", "replay\", \"consume", "orders"))).await;
+    let broker = bus
+        .serve_with(
+            sealbus_program!(),
+            &(base() + &allow_stream("read", "auditor", "replay\", \"consume", "orders")),
+        )
+        .await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     let (eu, us) = (shop.publisher("orders/eu").await.unwrap(), shop.publisher("orders/us").await.unwrap());
@@ -325,7 +316,7 @@ async fn a_grant_that_is_narrowed_meanwhile_is_narrowed_from_the_marker_on() {
     };
     let narrowing = async {
         let rules = base() + &narrowed("allow", "eu", "auditor", "replay\", \"consume", "orders/eu");
-        reload(&bus, &operator, &rules).await;
+        bus.reload(&operator, &rules).await;
         within("publishing", us.publish("secret")).await.expect("it is kept");
         within("publishing", eu.publish("later")).await.expect("it is kept");
     };
@@ -375,7 +366,7 @@ async fn what_a_producer_published_after_it_was_revoked_is_withheld_and_its_hist
     let rules = base()
         + &allow("thief", "thief", "publish", "orders/#")
         + &allow_stream("read", "auditor", "replay\", \"consume", "orders");
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let (shop, thief) =
         (bus.connect(broker.address(), "shop").await, bus.connect(broker.address(), "thief").await);
@@ -392,7 +383,7 @@ async fn what_a_producer_published_after_it_was_revoked_is_withheld_and_its_hist
     let from = from.format(&Rfc3339).unwrap();
     let revoked =
         rules + &format!("\n[[revoke]]\nprincipal = \"spiffe://bus.test/thief\"\nfrom = \"{from}\"\n");
-    reload(&bus, &operator, &revoked).await;
+    bus.reload(&operator, &revoked).await;
 
     let expected: Vec<u64> = (0..5).chain(10..12).collect();
     let mut reader = Member::open(&bus, broker.address(), "auditor").await;
@@ -454,7 +445,7 @@ async fn dead_letters_are_read_by_the_rights_of_their_stream() {
         + &allow_stream("work", "billing", "consume", "orders")
         + &allow_stream("read", "auditor", "replay", "orders")
         + &narrowed("allow", "eu", "european", "replay", "orders/eu");
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..1).await;
@@ -499,7 +490,7 @@ async fn dead_letters_are_read_by_the_rights_of_their_stream() {
         }
     };
     let rules = base();
-    tokio::join!(reload(&bus, &operator, &rules), ending);
+    tokio::join!(bus.reload(&operator, &rules), ending);
     assert_eq!(payloads("auditor").await.expect_err("withdrawn").code(), Some(Code::Denied));
 }
 
@@ -511,7 +502,7 @@ fn ack(offset: u64) -> SettleItem {
 async fn nobody_settles_or_moves_what_another_has_in_hand() {
     let bus = TestBus::new();
     let of = |who: &str| allow_stream(who, who, "consume\", \"describe", "orders");
-    let broker = serve(&bus, &(base() + &of("one") + &of("two"))).await;
+    let broker = bus.serve_with(sealbus_program!(), &(base() + &of("one") + &of("two"))).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..5).await;

@@ -29,13 +29,6 @@ fn policy() -> String {
         + &allow_stream("work", "billing", "consume", "orders")
 }
 
-async fn serve(bus: &TestBus, rules: &str) -> BrokerProcess {
-    bus.write_policy(rules);
-    let broker = bus.serve(sealbus_program!()).await;
-    bus.listen_on(broker.address().port());
-    broker
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_there_after_the_broker_was_killed() {
     let program = sealbus_program!();
@@ -103,7 +96,7 @@ async fn receipts_name_how_durable_a_message_is() {
         + &allow("write", "shop", "publish", "#")
         + "\n[[allow]]\nid = \"read\"\nwho = [\"spiffe://bus.test/auditor\"]\nverbs = [\"replay\"]\nstreams = [\"sure\", \
            \"soon\", \"some\", \"said\"]\n";
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let shop = bus.connect(broker.address(), "shop").await;
     let levels = [
         ("sure", Durability::Fsync),
@@ -143,7 +136,7 @@ fn receipt(offset: u64) -> Receipt {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_sent_again_after_a_kill_is_a_duplicate_at_its_old_offset() {
     let bus = TestBus::new();
-    let mut broker = serve(&bus, &policy()).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let mut shop = Member::open(&bus, broker.address(), "shop").await;
     let stream: StreamId = ORDERS.parse().expect("it is an id");
     let topics = ["orders/eu", "orders/us"];
@@ -199,7 +192,7 @@ async fn a_batch_that_is_sent_again_after_a_kill_is_a_duplicate_at_its_old_offse
 async fn a_duplicate_that_comes_at_once_is_answered_after_the_first_and_like_it() {
     use sealbus_protocol::session::ClientEvent;
     let bus = TestBus::new();
-    let mut broker = serve(&bus, &policy()).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let stream: StreamId = ORDERS.parse().expect("it is an id");
     for round in 0..5 {
         let mut shop = Member::open(&bus, broker.address(), "shop").await;
@@ -225,7 +218,7 @@ async fn a_duplicate_that_comes_at_once_is_answered_after_the_first_and_like_it(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incarnation_that_a_stream_knows_goes_on_after_a_restart_however_old_it_is() {
     let bus = TestBus::new();
-    let mut broker = serve(&bus, &policy()).await;
+    let mut broker = bus.serve_with(sealbus_program!(), &policy()).await;
     // Seconds are left of the five minutes in which it may begin.
     let started_ms = now_ms() - STARTED_BEHIND_MS_MAX + 4_000;
     let credential = bus.credential("shop");
@@ -282,7 +275,7 @@ async fn a_topic_moves_into_a_stream_and_out_again_and_its_publisher_goes_on() {
             + &stream("orders", id, "orders/#", "")
             + &allow_stream("read", "auditor", "replay", "orders")
     };
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     let mut events = shop.events();
@@ -355,7 +348,7 @@ async fn a_topic_moves_into_a_stream_and_out_again_and_its_publisher_goes_on() {
 async fn a_session_is_cut_with_a_reason_to_come_back_when_a_stream_captures_its_topic() {
     let bus = TestBus::new();
     let rules = allow("write", "shop", "publish", "#") + &allow("live", "screen", "subscribe", "#");
-    let broker = serve(&bus, &rules).await;
+    let broker = bus.serve_with(sealbus_program!(), &rules).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let mut shop = Member::open(&bus, broker.address(), "shop").await;
     let mut other = Member::open(&bus, broker.address(), "shop").await;
@@ -385,7 +378,7 @@ async fn a_session_is_cut_with_a_reason_to_come_back_when_a_stream_captures_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_whose_streams_do_not_fit_is_refused_and_nothing_changes() {
     let bus = TestBus::new();
-    let broker = serve(&bus, &policy()).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     publish(&shop, "orders/eu", 0..5).await;
@@ -453,7 +446,7 @@ async fn a_change_of_retention_and_durability_takes_effect_while_the_stream_runs
             + &allow("write", "shop", "publish", "orders/#")
             + &allow_stream("read", "auditor", "replay", "orders")
     };
-    let broker = serve(&bus, &with("")).await;
+    let broker = bus.serve_with(sealbus_program!(), &with("")).await;
     let operator = bus.connect(broker.address(), OPERATOR).await;
     let shop = bus.connect(broker.address(), "shop").await;
     let publisher = shop.publisher("orders/eu").await.expect("the topic opens");
@@ -481,7 +474,7 @@ async fn a_change_of_retention_and_durability_takes_effect_while_the_stream_runs
 #[tokio::test(flavor = "multi_thread")]
 async fn live_subscribers_of_a_stream_get_what_is_kept_with_its_offset() {
     let bus = TestBus::new();
-    let broker = serve(&bus, &policy()).await;
+    let broker = bus.serve_with(sealbus_program!(), &policy()).await;
     let screen = bus.connect(broker.address(), "screen").await;
     let mut screen = screen.subscribe("orders/+").await.expect("it may");
     let billing = bus.connect(broker.address(), "billing").await;

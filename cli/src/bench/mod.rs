@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use sealbus_client::{Bus, DeliveryError, Message, Subscription};
+use sealbus_client::{Bus, DeliveryError, Message, MessageBatch, Subscription};
 use serde_json::{Value, json};
 
 use crate::context::{Context, FILE_NAME};
@@ -108,14 +108,26 @@ async fn next(subscription: &mut Subscription) -> Result<Result<Message, Deliver
     });
     let delivery = match ready.await {
         Some(delivery) => delivery,
-        None => tokio::time::timeout(STRAGGLERS_TIMEOUT, next).await.map_err(|_| {
-            Failure::new(
-                "receive everything that was acknowledged",
-                format!("nothing came for {} s", STRAGGLERS_TIMEOUT.as_secs()),
-            )
-        })?,
+        None => tokio::time::timeout(STRAGGLERS_TIMEOUT, next).await.map_err(|_| silent())?,
     };
-    delivery.ok_or_else(|| Failure::new("measure to the end", "the subscription ended"))
+    delivery.ok_or_else(subscription_ended)
+}
+
+/// The next batch of deliveries, within the time that stragglers have.
+async fn next_batch(
+    subscription: &mut Subscription,
+) -> Result<Result<MessageBatch<'_>, DeliveryError>, Failure> {
+    let next = tokio::time::timeout(STRAGGLERS_TIMEOUT, subscription.next_batch()).await;
+    next.map_err(|_| silent())?.ok_or_else(subscription_ended)
+}
+
+fn silent() -> Failure {
+    let silence = format!("nothing came for {} s", STRAGGLERS_TIMEOUT.as_secs());
+    Failure::new("receive everything that was acknowledged", silence)
+}
+
+fn subscription_ended() -> Failure {
+    Failure::new("measure to the end", "the subscription ended")
 }
 
 /// What a run found.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::failure::Failure;
 
 use super::measured::MeasuredBroker;
-use super::{Received, Report, Stopwatch, connect, histogram, missed, next, payload, progress, stamp};
+use super::{Received, Report, Stopwatch, connect, histogram, missed, next_batch, payload, progress, stamp};
 
 /// Bytes of payload that publishers may be ahead of the slowest subscriber: half of what a session's outbox holds, so
 /// that nothing is lost and the pipe stays full.
@@ -197,25 +197,25 @@ async fn receive(
         }
         let item = tokio::select! {
             biased;
-            item = next(&mut subscription) => item?,
+            item = next_batch(&mut subscription) => item?,
             () = ended => continue,
         };
         match item {
-            Ok(message) => {
-                messages = messages.saturating_add(1);
-                match Stopwatch::stamp_of(&message) {
-                    Some(u64::MAX) | None => {}
-                    Some(sent_ns) => {
-                        latencies.saturating_record(stopwatch.now_ns().saturating_sub(sent_ns).max(1));
+            Ok(mut batch) => {
+                while let Some(message) = batch.next_message() {
+                    messages = messages.saturating_add(1);
+                    match Stopwatch::stamp_of(message) {
+                        Some(u64::MAX) | None => {}
+                        Some(sent_ns) => {
+                            latencies.saturating_record(stopwatch.now_ns().saturating_sub(sent_ns).max(1));
+                        }
                     }
                 }
             }
             Err(error) => lost = lost.saturating_add(missed(error)?),
         }
         mine.store(messages.saturating_add(lost), Ordering::Relaxed);
-        if messages.is_multiple_of(LOOK_EVERY) {
-            course.moved.notify_waiters();
-        }
+        course.moved.notify_waiters();
     }
     course.moved.notify_waiters();
     Ok(Received { messages, missed: lost, latencies, last: Instant::now() })

@@ -203,7 +203,7 @@ fn carry_on<T>(left: Result<T, JoinError>) -> T {
 #[must_use]
 pub fn check(history: &Path) -> Verdict {
     let done = Command::new("python3").arg(CHECKER).arg(history).stdin(Stdio::null()).output();
-    let done = done.expect("python3 is there");
+    let done = done.expect("the checker needs python3 (nothing but its standard library): install it");
     let report = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     Verdict { is_good: done.status.success(), report }
 }
