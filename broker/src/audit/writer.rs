@@ -6,7 +6,7 @@
 //!   '----------------------------------------------------------------------------------------------------'
 //! ```
 //!
-//! Everything that waits shares one append and one sync (group commit). The first error ends the thread: a failed
+//! What nobody waits for gathers in the queue for a moment first. Everything that waits shares one append and one sync (group commit). The first error ends the thread: a failed
 //! sync must not be retried, since the system may have dropped the pages that it could not write.
 
 use std::fmt;

@@ -18,8 +18,8 @@ macro_rules! stream_of_messages {
             }
 
             /// What is left of the batch that messages are being taken from, or the next one: it has at least one
-            /// message. None at the end. Where many messages come, twice as fast as taking each from here; both ways may
-            /// be mixed. Cancel-safe: nothing is lost.
+            /// message. None at the end. Where many messages come, cheaper than taking each by `next`; both ways may be
+            /// mixed. Cancel-safe: nothing is lost.
             ///
             /// An error stands in the place of what it tells of, as with `next`.
             pub async fn next_batch(

@@ -200,6 +200,32 @@ async fn offsets_that_are_left_out_without_a_word_are_told() {
     assert_eq!(message(&mut replay).await.0, 4, "the same loss is not told twice");
 }
 
+/// One offset is missing and three sequence numbers: both are told before the message, in whichever way it is taken.
+#[tokio::test]
+async fn two_losses_are_both_told_before_the_message_behind_them() {
+    let scene = Scene::with(6).await;
+    scene.withhold();
+    for by_batch in [false, true] {
+        let mut replay = scene.bus.replay("orders").await.unwrap();
+        scene.say(scene.kept(0));
+        scene.say(Kept { offset: 2, ..scene.kept(4) });
+        assert_eq!(message(&mut replay).await.0, 0);
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            told.push(if by_batch {
+                let next =
+                    tokio::time::timeout(PATIENCE, replay.next_batch()).await.expect("something comes");
+                next.expect("it goes on").expect_err("nothing is handed out")
+            } else {
+                error(&mut replay).await
+            });
+        }
+        assert_eq!(told[0], DeliveryError::Skipped { from: 1, to: 2, why: Missing::Unexplained });
+        assert!(matches!(told[1], DeliveryError::Gap { missed: 2, .. }), "{:?}", told[1]);
+        assert_eq!(message(&mut replay).await, (2, "4".to_owned()));
+    }
+}
+
 /// A filter leaves offsets out, so only the producer's sequence can tell.
 #[tokio::test]
 async fn under_a_filter_the_sequence_tells_what_is_left_out() {

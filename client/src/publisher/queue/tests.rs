@@ -145,6 +145,21 @@ fn a_closed_queue_says_why() {
     assert_eq!(push_at(&mut queue, 0, b"x").unwrap_err(), EnqueueError::Closed(CloseReason::ByBroker));
 }
 
+/// The line must hear at once of a batch that is full to the byte, also when a series has filled it.
+#[test]
+fn a_series_that_fills_a_batch_to_the_byte_gives_notice() {
+    let mut queue = queue();
+    let payload = [0; 148];
+    let message = NewMessage { published_ms: 0, key: &[], headers: Headers::NONE, payload: &payload };
+    let series = |queue: &mut Queue<u32>, messages: &[NewMessage<'_>]| {
+        queue.push_all(messages, || Tick(0), || 0, |_, _, _| {}).notice
+    };
+    assert_eq!(series(&mut queue, &[message]), Notice::Due);
+    assert_eq!(series(&mut queue, &[message]), Notice::None);
+    assert_eq!(series(&mut queue, &[message, message]), Notice::Due);
+    assert_eq!(taken(&mut queue, Take::Full), Some(4));
+}
+
 /// What a queue has become, in words that two of them can be compared by.
 fn shape(queue: &mut Queue<u32>) -> (usize, Vec<(u32, usize, u32)>) {
     let pending = queue.pending_bytes;
