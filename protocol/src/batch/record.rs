@@ -8,6 +8,9 @@ use crate::wire::{DecodeError, Reader, Write};
 use super::preamble::RECORD_HEAD_LEN;
 use super::span::RecordHead;
 
+/// Bytes of the three lengths that a record begins with.
+const LENGTHS_LEN: usize = 8;
+
 /// One message as it lies in a body.
 ///
 /// ```text
@@ -42,15 +45,10 @@ impl<'a> Record<'a> {
     /// [`RecordError`] when key or payload exceed their limits; nothing is appended then.
     pub fn encode(&self, body: &mut impl Write) -> Result<(), RecordError> {
         self.check()?;
-        let payload_len = u32::try_from(self.payload.len()).expect("a payload is at most a megabyte");
-        let key_len = u16::try_from(self.key.len()).expect("a key is at most 4 KiB");
-        let headers_len = u16::try_from(self.headers.encoded.len()).expect("headers are at most 16 KiB");
         // One piece, and nothing for what is not there: this is done for every message.
         let mut head = [0; RECORD_HEAD_LEN];
-        head[..4].copy_from_slice(&payload_len.to_be_bytes());
-        head[4..6].copy_from_slice(&key_len.to_be_bytes());
-        head[6..8].copy_from_slice(&headers_len.to_be_bytes());
-        head[8..].copy_from_slice(&self.time_delta_ms.to_be_bytes());
+        head[..LENGTHS_LEN].copy_from_slice(&self.lengths());
+        head[LENGTHS_LEN..].copy_from_slice(&self.time_delta_ms.to_be_bytes());
         body.raw(&head);
         if !self.key.is_empty() {
             body.raw(self.key);
@@ -60,6 +58,18 @@ impl<'a> Record<'a> {
         }
         body.raw(self.payload);
         Ok(())
+    }
+
+    /// The first eight bytes of a record that is within its limits.
+    fn lengths(&self) -> [u8; LENGTHS_LEN] {
+        let payload_len = u32::try_from(self.payload.len()).expect("a payload is at most a megabyte");
+        let key_len = u16::try_from(self.key.len()).expect("a key is at most 4 KiB");
+        let headers_len = u16::try_from(self.headers.encoded.len()).expect("headers are at most 16 KiB");
+        let mut lengths = [0; LENGTHS_LEN];
+        lengths[..4].copy_from_slice(&payload_len.to_be_bytes());
+        lengths[4..6].copy_from_slice(&key_len.to_be_bytes());
+        lengths[6..].copy_from_slice(&headers_len.to_be_bytes());
+        lengths
     }
 
     /// Whether a batch could hold the message at all. Headers are within their limit by their type.
@@ -217,6 +227,24 @@ impl<'a> Records<'a> {
     #[must_use]
     pub const fn remaining(&self) -> usize {
         self.reader.rest().len()
+    }
+
+    /// Passes over what follows with the lengths of `record`, at most `max` of them, and says how many those were.
+    /// Each is as good as `record` is: only headers have rules beyond their length, and with headers none is passed.
+    ///
+    /// Messages of one producer are mostly of one shape. Read one by one, each head must have come from memory before it
+    /// is known where the next one lies; here that is known beforehand, and they are fetched side by side.
+    pub(super) fn pass_alike(&mut self, record: &Record<'_>, max: u32) -> u32 {
+        if !record.headers.encoded.is_empty() {
+            return 0;
+        }
+        let len = record.encoded_len();
+        let lengths = record.lengths();
+        let rest = self.reader.rest();
+        let alike =
+            rest.chunks_exact(len).zip(0..max).take_while(|(next, _)| next.starts_with(&lengths)).count();
+        self.reader = Reader::new(rest.get(alike * len..).unwrap_or_default());
+        u32::try_from(alike).expect("at most max")
     }
 }
 

@@ -45,7 +45,7 @@ impl Batch {
             return Err(FormatError::Length { expected, found: bytes.len() });
         }
         if preamble.seal == Seal::None {
-            check_records(&preamble, &body[SIGNATURE_LEN..])?;
+            check_records(preamble.content.messages(), &body[SIGNATURE_LEN..])?;
         }
         Ok(Self { bytes, preamble })
     }
@@ -158,15 +158,17 @@ impl fmt::Display for VerifyError {
 
 impl std::error::Error for VerifyError {}
 
-fn check_records(preamble: &Preamble, body: &[u8]) -> Result<(), FormatError> {
-    let declared = preamble.content.messages();
+/// Whether a body holds `declared` records and nothing else.
+fn check_records(declared: u32, body: &[u8]) -> Result<(), FormatError> {
+    let mut records = Records::new(body);
     let mut index = 0;
-    for record in Records::new(body) {
-        record.map_err(|error| FormatError::Record { index, error })?;
+    // One more than declared is enough to know.
+    while index <= declared
+        && let Some(record) = records.next()
+    {
+        let record = record.map_err(|error| FormatError::Record { index, error })?;
         index += 1;
-        if index > declared {
-            break;
-        }
+        index += records.pass_alike(&record, declared.saturating_sub(index));
     }
     if index != declared {
         return Err(FormatError::Record { index, error: RecordError::Count });
@@ -176,6 +178,11 @@ fn check_records(preamble: &Preamble, body: &[u8]) -> Result<(), FormatError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::super::record::{Headers, HeadersBuf, Record};
     use super::super::testing::Producer;
     use super::*;
 
@@ -242,5 +249,40 @@ mod tests {
         let verified = producer.batch(&[b"one", b"two"]).verify(&key).unwrap();
         let payloads: Vec<_> = verified.records().map(|record| record.payload).collect();
         assert_eq!(payloads, [b"one", b"two"]);
+    }
+
+    /// The rule of `check_records`, with every record read in full.
+    fn check_one_by_one(declared: u32, body: &[u8]) -> Result<(), RecordError> {
+        let records: Vec<_> = Records::new(body).collect::<Result<_, _>>()?;
+        if records.len() == declared as usize { Ok(()) } else { Err(RecordError::Count) }
+    }
+
+    proptest! {
+        #[test]
+        fn records_of_one_shape_are_checked_like_any_others(
+            shapes in vec((0usize..4, 0usize..3, 0usize..2, any::<i32>()), 0..12),
+            repeats in 1usize..6,
+            changed in proptest::option::of((any::<Index>(), any::<u8>())),
+            cut in 0usize..4,
+            off in -2i64..=2,
+        ) {
+            let with = HeadersBuf::new([("a", &b"1"[..])]).unwrap();
+            let mut body = Vec::new();
+            for (payload, key, headers, time_delta_ms) in &shapes {
+                let headers = if *headers == 0 { Headers::NONE } else { with.headers() };
+                for _ in 0..repeats {
+                    let (key, payload) = (&b"key"[..*key], &b"payload"[..*payload]);
+                    Record { time_delta_ms: *time_delta_ms, key, headers, payload }.encode(&mut body).unwrap();
+                }
+            }
+            if let Some((at, value)) = changed && !body.is_empty() {
+                let at = at.index(body.len());
+                body[at] = value;
+            }
+            body.truncate(body.len() - cut.min(body.len()));
+            let declared = ((shapes.len() * repeats) as i64 + off).max(0) as u32;
+            let found = check_records(declared, &body).is_ok();
+            prop_assert_eq!(found, check_one_by_one(declared, &body).is_ok(), "{} declared, {:?}", declared, body);
+        }
     }
 }
