@@ -74,6 +74,7 @@ mod tests {
             cores: 2,
             kernel: String::new(),
             file_system: String::new(),
+            congestion_control: String::new(),
         };
         let text = lines(&results, &machine, 2, 0.5);
         let values: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -1,7 +1,8 @@
 //! The machine that everything ran on.
 
-use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
+use std::{fs, io};
 
 use serde::Serialize;
 
@@ -16,6 +17,9 @@ pub struct Machine {
     pub kernel: String,
     /// The kind of file system that the brokers write to.
     pub file_system: String,
+    /// TCP's congestion control between two sockets of this machine, as the kernel names it. It is the same for everybody
+    /// who is compared, and not without weight: BBR waits for a timer between segments, on loopback too.
+    pub congestion_control: String,
 }
 
 impl Machine {
@@ -32,6 +36,7 @@ impl Machine {
                 .filter(|release| !release.is_empty())
                 .unwrap_or_else(unknown),
             file_system: file_system.unwrap_or_else(unknown),
+            congestion_control: congestion_control().unwrap_or_else(|_| unknown()),
         }
     }
 
@@ -44,6 +49,13 @@ impl Machine {
 
 fn unknown() -> String {
     "unknown".to_owned()
+}
+
+/// Asked of a connection and not of the system's setting, over which a route may have its own.
+fn congestion_control() -> io::Result<String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let connection = TcpStream::connect(listener.local_addr()?)?;
+    Ok(rustix::net::sockopt::tcp_congestion(&connection)?)
 }
 
 fn processor(cpuinfo: &str) -> Option<String> {
@@ -77,6 +89,13 @@ mod tests {
         {
             assert_eq!(file_system(Path::new(folder), mounts).as_deref(), Some(kind), "{folder}");
         }
+    }
+
+    #[test]
+    fn the_kernel_names_the_congestion_control_of_a_connection() {
+        let allowed = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap();
+        let found = congestion_control().unwrap();
+        assert!(allowed.split_whitespace().any(|name| name == found), "{found} is one of {allowed}");
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub fn report(results: &Results, machine: &Machine, repetitions: u32, seconds: f
         );
     }
     text.push_str(&format!(
-        "\n{}, {} cores, Linux {}; brokers write to {}. {repetitions} repetitions, windows of {seconds} s.\n",
-        machine.processor, machine.cores, machine.kernel, machine.file_system,
+        "\n{}, {} cores, Linux {}, TCP with {}; brokers write to {}. {repetitions} repetitions, windows of {seconds} s.\n",
+        machine.processor, machine.cores, machine.kernel, machine.congestion_control, machine.file_system,
     ));
     if machine.writes_to_memory() {
         text.push_str("That is memory: no sync there means anything. Name a folder on a disk with --dir.\n");
@@ -246,6 +246,7 @@ mod tests {
             cores: 2,
             kernel: "6.1".to_owned(),
             file_system: file_system.to_owned(),
+            congestion_control: "cubic".to_owned(),
         }
     }
 
@@ -294,7 +295,9 @@ mod tests {
         });
         results.skipped.push(Absent { what: "nats".to_owned(), why: "it is not installed".to_owned() });
         let text = report(&results, &machine("ext4"), 3, 2.0);
-        for part in ["1.2.3", "after fdatasync", "a processor, 2 cores, Linux 6.1", "3 repetitions"] {
+        for part in
+            ["1.2.3", "after fdatasync", "a processor, 2 cores, Linux 6.1, TCP with cubic", "3 repetitions"]
+        {
             assert!(text.contains(part), "{part} is in\n{text}");
         }
         assert!(text.contains("skipped: nats: it is not installed\n"));

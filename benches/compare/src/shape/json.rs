@@ -42,8 +42,13 @@ mod tests {
 
     #[test]
     fn every_line_is_json_and_says_what_it_is() {
-        let machine =
-            Machine { processor: String::new(), cores: 2, kernel: String::new(), file_system: String::new() };
+        let machine = Machine {
+            processor: String::new(),
+            cores: 2,
+            kernel: String::new(),
+            file_system: String::new(),
+            congestion_control: String::new(),
+        };
         let samples = [(10, sample(1.0, 9.0)), (100, sample(3.0, 9.0))];
         let measured: Vec<_> =
             samples.iter().map(|(value, sample)| (Series::Rules, *value, *sample)).collect();

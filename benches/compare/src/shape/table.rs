@@ -25,9 +25,9 @@ pub(super) fn report(
     }
     text.push_str(&format!(
         "Everything else at the baseline: 1 publisher, 1 subscriber, 1 topic, 128 B, 10 rules. CPU is the broker's, user \
-         and system; growth is\nagainst the first row. Medians, ranges in brackets.\n{}, {} cores, Linux {}. \
+         and system; growth is\nagainst the first row. Medians, ranges in brackets.\n{}, {} cores, Linux {}, TCP with {}. \
          repetitions: {repetitions}, windows of {seconds} s.\n",
-        machine.processor, machine.cores, machine.kernel,
+        machine.processor, machine.cores, machine.kernel, machine.congestion_control,
     ));
     let lost: u64 = shape.iter().flat_map(|(_, rows)| rows).map(|row| row.lost).sum();
     if lost > 0 {
@@ -148,6 +148,7 @@ mod tests {
             cores: 2,
             kernel: "6".to_owned(),
             file_system: "ext4".to_owned(),
+            congestion_control: "cubic".to_owned(),
         }
     }
 
