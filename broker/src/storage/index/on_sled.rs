@@ -5,8 +5,14 @@
 //! while another unwinds ends the process.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::retry_on_intr;
 
 use super::error::IndexError;
 use super::row_index::RowIndex;
@@ -18,10 +24,16 @@ pub type SledIndex = RowIndex<SledRows>;
 /// Bytes of pages that sled keeps in memory. The index is read when the broker starts and hardly ever afterwards.
 const CACHE_BYTES: u64 = 16 * 1_024 * 1_024;
 
+/// How long a thread of sled's may take to let go of a database that was closed. It takes milliseconds; one that died
+/// never does, and the broker must be able to stop all the same.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Rows in the default tree of a sled database.
 pub struct SledRows {
     /// There until this is dropped.
     database: Option<::sled::Db>,
+    /// The file that sled locks while it has the database open.
+    lock: PathBuf,
     failed: AtomicBool,
 }
 
@@ -38,7 +50,7 @@ impl SledRows {
             // Its owner says when, so that there is no thread of sled's own that fails unseen.
             .flush_every_ms(None);
         let database = fenced("open", || config.open())?;
-        Ok(Self { database: Some(database), failed: AtomicBool::new(false) })
+        Ok(Self { database: Some(database), lock: dir.join("db"), failed: AtomicBool::new(false) })
     }
 
     /// Calls sled, unless it has failed before.
@@ -103,9 +115,33 @@ impl Drop for SledRows {
         if *self.failed.get_mut() {
             // Left as it is, with its file and its lock: closing it is one more chance to panic.
             std::mem::forget(database);
-        } else if catch_unwind(AssertUnwindSafe(move || drop(database))).is_err() {
+        } else if catch_unwind(AssertUnwindSafe(move || drop(database))).is_ok() {
+            await_unlocked(&self.lock);
+        } else {
             // What was flushed before is there, and the next start looks at every row.
         }
+    }
+}
+
+/// Returns once sled's lock on a database that was closed is gone, or after [`UNLOCKED_WITHIN`]. A thread of sled's may
+/// still be at the end of its work then, and whoever opened the database again in that moment would find it locked, and
+/// take it for damaged.
+fn await_unlocked(lock: &Path) {
+    // Where the file cannot be opened or locked, whoever opens the database next is told.
+    let Ok(file) = open(lock, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return;
+    }
+    let (sender, unlocked) = mpsc::channel();
+    let waiting = thread::Builder::new().name("sealbus-index".to_owned()).spawn(move || {
+        let _ = retry_on_intr(|| flock(&file, FlockOperation::LockExclusive));
+        drop(file);
+        let _ = sender.send(());
+    });
+    if waiting.is_ok() && unlocked.recv_timeout(UNLOCKED_WITHIN).is_err() {
+        tracing::warn!(
+            "the index is still locked after it was closed: whoever opens it next may make a new one"
+        );
     }
 }
 
@@ -138,6 +174,16 @@ mod tests {
         // It is left open: nobody in this process opens it again, and the next process finds what was flushed.
         drop(rows);
         assert!(matches!(SledRows::open(directory.path()), Err(IndexError::Engine { doing: "open", .. })));
+    }
+
+    /// It failed three times in four while nobody waited for sled's lock.
+    #[test]
+    fn what_was_closed_can_be_opened_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..100u32 {
+            let rows = SledRows::open(directory.path()).expect("nobody has it open");
+            rows.write([(round.to_be_bytes().to_vec(), Some(vec![1; 64 * 1_024]))].into()).unwrap();
+        }
     }
 
     #[test]
