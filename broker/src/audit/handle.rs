@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::event::{Event, PreviousRun};
 use super::file::{AuditPage, LogReader, OpenError, ReadError, open};
-use super::queue::Queue;
+use super::queue::{Queue, Room};
 use super::writer::Writer;
 use crate::clock::Clock;
 use crate::config::AuditConfig;
@@ -83,7 +83,16 @@ impl Audit {
     /// # Errors
     /// [`AuditUnavailable`]: then the connection concerned must be refused or closed.
     pub fn record(&self, event: Event) -> Result<(), AuditUnavailable> {
-        self.queue.push(self.clock.now_ms(), self.clock.tick(), event)
+        self.queue.push(self.clock.now_ms(), self.clock.tick(), event, Room::All)
+    }
+
+    /// As [`Audit::record`], for what can be recorded later as well: it is refused while half of the queue is taken, so
+    /// that the other half is for events that cannot wait.
+    ///
+    /// # Errors
+    /// [`AuditUnavailable::QueueFull`]: then it is for the caller to come again. Otherwise as [`Audit::record`].
+    pub fn record_unless_busy(&self, event: Event) -> Result<(), AuditUnavailable> {
+        self.queue.push(self.clock.now_ms(), self.clock.tick(), event, Room::Half)
     }
 
     /// Whether the log can be written, as far as is known. If not, no session may begin and nothing may change.

@@ -27,6 +27,15 @@ const TAKE_MAX: usize = 1_024;
 /// had not written yet grows by this.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// How much of the room for all an event may find taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// All of it but one place.
+    All,
+    /// Half: the event can come later, and leaves the rest to those that cannot.
+    Half,
+}
+
 /// How an event's recording is answered.
 pub(super) type Waiter = oneshot::Sender<Result<(), AuditUnavailable>>;
 
@@ -90,12 +99,22 @@ impl Queue {
     }
 
     /// Adds an event that may be counted with others of its kind.
-    pub(super) fn push(&self, time_ms: u64, tick: Tick, event: Event) -> Result<(), AuditUnavailable> {
+    pub(super) fn push(
+        &self,
+        time_ms: u64,
+        tick: Tick,
+        event: Event,
+        room: Room,
+    ) -> Result<(), AuditUnavailable> {
+        let events_max = match room {
+            Room::All => self.events_max,
+            Room::Half => self.events_max / 2,
+        };
         let mut state = self.lock();
         state.condition.check()?;
         match state.flood.admit_at(event, time_ms, tick) {
             Verdict::Single(event) => {
-                if state.waiting.len() >= self.events_max {
+                if state.waiting.len() >= events_max {
                     return Err(AuditUnavailable::QueueFull);
                 }
                 state.is_urgent |= event.class() == Class::S0;
@@ -277,7 +296,7 @@ mod tests {
     }
 
     fn push(queue: &Queue, event: Event) {
-        queue.push(0, Tick(0), event).unwrap();
+        queue.push(0, Tick(0), event, Room::All).unwrap();
     }
 
     fn may_gather(queue: &Queue) -> bool {

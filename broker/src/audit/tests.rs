@@ -125,10 +125,15 @@ fn a_full_queue_refuses_but_keeps_room_for_changes() {
     let mut context = Context::from_waker(Waker::noop());
     assert!(first.as_mut().poll(&mut context).is_pending());
     vfs.await_held_sync();
-    for seq in 0..64 {
+    for seq in 0..32 {
+        audit.record_unless_busy(subscribed(seq)).unwrap();
+    }
+    assert_eq!(audit.record_unless_busy(subscribed(32)), Err(AuditUnavailable::QueueFull), "half is taken");
+    for seq in 32..64 {
         audit.record(subscribed(seq)).unwrap();
     }
     assert_eq!(audit.record(subscribed(64)), Err(AuditUnavailable::QueueFull));
+    assert_eq!(audit.record_unless_busy(subscribed(64)), Err(AuditUnavailable::QueueFull));
     assert!(audit.is_available(), "a full queue is no failure of the log");
 
     let mut changes: Vec<_> = (0..64).map(|_| Box::pin(audit.record_durable(admin_done()))).collect();

@@ -25,6 +25,7 @@ use super::pending::Pending;
 use super::reading::Readings;
 use super::replay::Beginning;
 use super::subscribe::Subscription;
+use super::summaries::{self, Summaries};
 use crate::audit::{Actor, AuditUnavailable, CutReason, Event, SessionTraffic};
 use crate::bindings::Binding;
 use crate::bus::Bus;
@@ -79,7 +80,7 @@ pub(crate) struct Client {
     pub(super) place: SessionPlace,
     /// When the client may be heard again.
     pub(crate) patience: Patience,
-    pub(super) summary_due: Option<Tick>,
+    pub(super) summaries: Summaries,
     /// When certificate or key binding end, whichever is first, in Unix milliseconds.
     pub(super) ends_ms: u64,
     pub(super) traffic: SessionTraffic,
@@ -242,7 +243,7 @@ impl Client {
 
     /// When [`Client::summarise`] wants to be called.
     pub(crate) const fn summary_due(&self) -> Option<Tick> {
-        self.summary_due
+        self.summaries.due()
     }
 
     /// Takes no more requests in. What was accepted is still delivered.
@@ -320,7 +321,7 @@ impl Drop for Client {
             producers.release(self.producer.incarnation_id, self.handle.id);
         }
         let (actor, traffic) = (self.actor(), self.traffic);
-        let summaries = topics.iter().filter_map(|open| open.summary(actor.clone()));
+        summaries::tell_last(&self.bus.audit, &topics, &actor);
         let (cut, reason) = match std::mem::replace(&mut self.ended, Ended::Never) {
             Ended::Never => (None, None),
             Ended::Closed(reason) => (None, Some(reason)),
@@ -328,7 +329,7 @@ impl Drop for Client {
         };
         let cut = cut.map(|why| Event::SessionCut { actor: actor.clone(), why });
         let closed = reason.map(|reason| Event::SessionClosed { actor: actor.clone(), reason, traffic });
-        for event in summaries.chain(cut).chain(closed) {
+        for event in cut.into_iter().chain(closed) {
             // There is nothing left that could be refused; the log itself says that it failed.
             if let Err(error) = self.bus.audit.record(event) {
                 tracing::error!(

@@ -34,6 +34,7 @@ use super::decide::Decisions;
 use super::patience::Patience;
 use super::pending::Pending;
 use super::reading::Readings;
+use super::summaries::Summaries;
 use crate::audit::{CutReason, Event, SessionTraffic};
 use crate::bus::Bus;
 use crate::locks::lock;
@@ -191,7 +192,7 @@ pub(crate) fn admit(
         proofs_awaited: HashMap::new(),
         place,
         patience: Patience::new_at(bus.clock.tick()),
-        summary_due: None,
+        summaries: Summaries::default(),
         ends_ms: verified.validity().not_after_ms.min(peer.chain.leaf().validity().not_after_ms),
         traffic: SessionTraffic::default(),
         ended: Ended::Never,

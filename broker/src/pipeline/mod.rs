@@ -24,7 +24,8 @@
 //! the answer to a task that signals the session.
 //!
 //! Read [`hello`], then [`open`], [`publish`], [`subscribe`] and [`deliver`]; for streams [`capture`], [`pending`] and
-//! [`fan_out`] as they are written, [`reading`], [`replay`], [`consuming`] and [`stored`] as they are read.
+//! [`fan_out`] as they are written, [`reading`], [`replay`], [`consuming`] and [`stored`] as they are read. What was
+//! published is told to the audit log by [`summaries`].
 
 mod admin;
 mod capture;
@@ -47,6 +48,9 @@ mod replay;
 mod route;
 mod stored;
 mod subscribe;
+mod summaries;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use client::{Client, Ended};
 pub(crate) use deliver::Filled;

@@ -56,10 +56,15 @@ impl OpenTopic {
         &self.key.topic
     }
 
+    /// Whether anything was published since the last summary.
+    pub(super) fn has_traffic(&self) -> bool {
+        self.traffic != PublishTraffic::default()
+    }
+
     /// What was published since the last summary; none when nothing was.
     pub(super) fn summary(&self, actor: Actor) -> Option<Event> {
         let Self { key, traffic, .. } = self;
-        (*traffic != PublishTraffic::default()).then(|| Event::PublishSummary {
+        self.has_traffic().then(|| Event::PublishSummary {
             actor,
             topic: key.topic.clone(),
             traffic: *traffic,

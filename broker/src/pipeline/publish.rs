@@ -34,7 +34,7 @@ use super::fan_out::Fanned;
 use super::open::{Destination, OpenTopic, place_of};
 use super::pending::{Answer, refusal_of};
 use super::route::Route;
-use crate::audit::{BatchHead, Event, PublishTraffic, Target};
+use crate::audit::{BatchHead, Event, Target};
 use crate::bindings::Binding;
 use crate::bus::Bus;
 use crate::locks::lock;
@@ -45,9 +45,6 @@ use crate::storage::stream::store::{AppendError, NewBatch, Ticket, Waiter};
 
 /// No stream captures the topic: a batch is handed to the subscribers of this moment, and kept nowhere.
 const LIVE: Receipt = Receipt { durability: Durability::Live, offset: None };
-
-/// How long a session's publishing is counted before the audit log is told.
-const SUMMARY_AFTER_MS: u64 = 10_000;
 
 /// What came of a batch, once its sequence is unlocked again.
 enum Judged {
@@ -102,9 +99,7 @@ impl Client {
         let Some(judged) = self.judge(alias, bytes, now_ms) else {
             return Err(Refusal::new(Code::Session, format!("alias {alias} is not open")));
         };
-        if self.summary_due.is_none() {
-            self.summary_due = Some(self.bus.clock.tick().after_ms(SUMMARY_AFTER_MS));
-        }
+        self.summaries.expect_from(self.bus.clock.tick());
         match judged {
             Judged::Live(freshness) => {
                 wire.ack(&Ack { request, receipt: LIVE, freshness, broker_ms: now_ms });
@@ -216,21 +211,6 @@ impl Client {
         Some(judged.unwrap_or_else(|fault| refused(open, fault)))
     }
 
-    /// Tells the audit log what was published, when it is time to.
-    pub(crate) fn summarise(&mut self) -> Result<(), Refusal> {
-        if self.summary_due.is_none_or(|due| self.bus.clock.tick() < due) {
-            return Ok(());
-        }
-        self.summary_due = None;
-        let actor = self.actor();
-        let mut summaries = Vec::new();
-        for open in self.topics.iter_mut().flatten() {
-            summaries.extend(open.summary(actor.clone()));
-            open.traffic = PublishTraffic::default();
-        }
-        summaries.into_iter().try_for_each(|summary| self.record(summary))
-    }
-
     fn refuse_batch(
         &mut self,
         wire: &mut BrokerSession,
@@ -339,149 +319,8 @@ fn refused(open: &mut OpenTopic, fault: Fault) -> Judged {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::net::SocketAddr;
-
-    use sealbus_protocol::batch::Headers;
-    use sealbus_protocol::batch::accept::ProvenProducer;
-    use sealbus_protocol::batch::produce::{OpenBatch, ProducerChain, ProducerContext};
-    use sealbus_protocol::identity::Principal;
-    use sealbus_protocol::ids::{BusId, IncarnationId, InstanceId, PolicyHash, StreamId};
-    use sealbus_protocol::keys::SigningKey;
-    use sealbus_protocol::policy::{CompiledPolicy, Policy};
-    use sealbus_protocol::session::Tick;
-    use tokio::sync::mpsc;
-
+    use super::super::testing::{NOW_MS, bus, client};
     use super::*;
-    use crate::audit::{Audit, SessionTraffic};
-    use crate::bindings::Binding;
-    use crate::bus::{Beginnings, Bus};
-    use crate::clock::ManualClock;
-    use crate::config::{AuditConfig, LimitsConfig, StorageConfig};
-    use crate::outbox::Outbox;
-    use crate::party::Party;
-    use crate::pipeline::admin::Administering;
-    use crate::pipeline::capture::KeyRecord;
-    use crate::pipeline::client::{Ended, Intake};
-    use crate::pipeline::decide::Decisions;
-    use crate::pipeline::fan_out::FanOut;
-    use crate::pipeline::patience::Patience;
-    use crate::pipeline::pending::Pending;
-    use crate::pipeline::reading::Readings;
-    use crate::policy::PolicyInForce;
-    use crate::producers::SequenceKey;
-    use crate::sessions::Handle;
-    use crate::storage::whole::{Storage, StorageParts};
-    use crate::vfs::OsVfs;
-
-    const NOW_MS: u64 = 1_700_000_000_000;
-
-    const POLICY: &str = r#"
-version = 1
-[[allow]]
-id = "anna-writes"
-who = ["spiffe://a.example/anna"]
-verbs = ["publish"]
-topics = ["t"]
-"#;
-
-    fn bus(dir: &std::path::Path) -> Arc<Bus> {
-        let clock = Arc::new(ManualClock::new(NOW_MS));
-        let (audit, _thread) =
-            Audit::start(&OsVfs, Arc::clone(&clock) as _, &AuditConfig::default(), dir).unwrap();
-        let compiled = CompiledPolicy::compile(Policy::parse(POLICY).unwrap(), 0).unwrap();
-        let (storage, _) = Storage::open(StorageParts {
-            vfs: Arc::new(OsVfs),
-            clock: Arc::clone(&clock) as _,
-            observer: Arc::new(FanOut::default()),
-            bus_id: BusId::new([1; 16]),
-            data_dir: dir.to_owned(),
-            config: StorageConfig::default(),
-        })
-        .unwrap();
-        Arc::new(Bus::new(Beginnings {
-            id: BusId::new([1; 16]),
-            clock,
-            limits: LimitsConfig::default(),
-            audit,
-            policy: PolicyInForce {
-                generation: 1,
-                hash: PolicyHash::ZERO,
-                compiled,
-                document: POLICY.as_bytes().into(),
-            },
-            storage: Arc::new(storage),
-            consumers: Arc::default(),
-            changes: mpsc::channel(1).0,
-        }))
-    }
-
-    /// A client that publishes on the topic of alias 0, and the batch that comes first on it.
-    fn client(bus: &Arc<Bus>, state: &Arc<Mutex<SequenceState>>) -> (Client, Bytes) {
-        let principal = Principal::parse("spiffe://a.example/anna").unwrap();
-        let key = SigningKey::from_seed(&[7; 32].into());
-        let producer = ProvenProducer {
-            kid: key.verifying_key().kid(&principal),
-            key: key.verifying_key(),
-            instance_id: InstanceId::new([2; 16]),
-            started_ms: NOW_MS,
-            incarnation_id: IncarnationId::new([3; 16]),
-        };
-        let context = ProducerContext {
-            bus_id: bus.id,
-            kid: producer.kid,
-            instance_id: producer.instance_id,
-            started_ms: producer.started_ms,
-            incarnation_id: producer.incarnation_id,
-            policy_version: 1,
-        };
-        let topic = Topic::parse("t").unwrap();
-        let digest = topic.digest(&StreamId::ZERO);
-        let mut batch = OpenBatch::new(NOW_MS);
-        batch.push(NOW_MS, b"", Headers::NONE, b"payload").unwrap();
-        let batch = ProducerChain::new(digest).sign(batch, &context, &key);
-        let open = OpenTopic {
-            key: SequenceKey { stream: StreamId::ZERO, topic },
-            digest,
-            state: Arc::clone(state),
-            destination: Destination::Live(Route::default()),
-            traffic: PublishTraffic::default(),
-        };
-        let source: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let party =
-            Arc::new(Party { principal: principal.clone(), source: source.ip(), zone: "internal".into() });
-        let client = Client {
-            bus: Arc::clone(bus),
-            handle: Arc::new(Handle::new(bus.next_session(), Arc::new(Outbox::new(1_000)))),
-            decisions: Decisions::new(Arc::clone(&party), bus.policy.load_full()),
-            party,
-            source,
-            producer,
-            binding: Binding::testing(&principal),
-            instance_kind: InstanceKind::Random,
-            key_record: KeyRecord::default(),
-            topics: vec![Some(open)],
-            pending: Pending::default(),
-            readings: Readings::default(),
-            beginnings: HashMap::new(),
-            memberships: HashMap::new(),
-            joinings: HashMap::new(),
-            proofs_awaited: HashMap::new(),
-            subscriptions: HashMap::new(),
-            lanes: HashMap::new(),
-            lane_next: 1,
-            announced: HashMap::new(),
-            intake: Intake::Open,
-            administering: Administering::default(),
-            place: bus.quotas.admit_at(&principal, Tick(0)).unwrap(),
-            patience: Patience::new_at(Tick(0)),
-            summary_due: None,
-            ends_ms: u64::MAX,
-            traffic: SessionTraffic::default(),
-            ended: Ended::Never,
-        };
-        (client, batch.bytes().clone())
-    }
 
     #[test]
     fn a_batch_is_accepted_and_its_sequence_goes_on() {
