@@ -87,12 +87,21 @@ impl Audit {
     }
 
     /// As [`Audit::record`], for what can be recorded later as well: it is refused while half of the queue is taken, so
-    /// that the other half is for events that cannot wait.
+    /// that the other half is for events that cannot wait. Not for what flood control counts: it would count each try.
     ///
     /// # Errors
     /// [`AuditUnavailable::QueueFull`]: then it is for the caller to come again. Otherwise as [`Audit::record`].
     pub fn record_unless_busy(&self, event: Event) -> Result<(), AuditUnavailable> {
         self.queue.push(self.clock.now_ms(), self.clock.tick(), event, Room::Half)
+    }
+
+    /// Records what a session has left to say when it ends. It comes when less than half of the queue is taken, and has
+    /// room of its own until then, for 65,536 events.
+    ///
+    /// # Errors
+    /// [`AuditUnavailable`]: then it is not in the log.
+    pub fn record_last(&self, event: Event) -> Result<(), AuditUnavailable> {
+        self.queue.push_last(self.clock.now_ms(), event)
     }
 
     /// Whether the log can be written, as far as is known. If not, no session may begin and nothing may change.

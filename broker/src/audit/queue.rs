@@ -27,12 +27,16 @@ const TAKE_MAX: usize = 1_024;
 /// had not written yet grows by this.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// The last lines of sessions that wait behind the room for all: those of 64 sessions with every topic that a session may
+/// have, some 20 MB at worst. When a broker stops, all of its sessions end at once.
+pub(super) const LAST_MAX: usize = 65_536;
+
 /// How much of the room for all an event may find taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     /// All of it but one place.
     All,
-    /// Half: the event can come later, and leaves the rest to those that cannot.
+    /// Half of it but one place: the event can come later, and leaves the rest to those that cannot.
     Half,
 }
 
@@ -58,6 +62,8 @@ pub(super) struct Queue {
 
 struct State {
     waiting: VecDeque<Entry>,
+    /// What follows when less than half of the room is taken.
+    last: VecDeque<Entry>,
     /// Whether somebody waits for one of them, or one must not wait itself.
     is_urgent: bool,
     flood: Flood,
@@ -87,6 +93,7 @@ impl Queue {
         Self {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
+                last: VecDeque::new(),
                 is_urgent: false,
                 flood: Flood::new(config.singles_per_second_max),
                 held_since: None,
@@ -135,6 +142,23 @@ impl Queue {
         Ok(())
     }
 
+    /// Adds an event that could come later if there were anybody left to bring it.
+    pub(super) fn push_last(&self, time_ms: u64, event: Event) -> Result<(), AuditUnavailable> {
+        let mut state = self.lock();
+        state.condition.check()?;
+        let entry = Entry { time_ms, event, span: None, waiter: None };
+        if state.last.is_empty() && state.waiting.len() < self.events_max / 2 {
+            state.waiting.push_back(entry);
+            self.changed.notify_one();
+        } else if state.last.len() < LAST_MAX {
+            // The thread has work, and looks here when it takes some.
+            state.last.push_back(entry);
+        } else {
+            return Err(AuditUnavailable::QueueFull);
+        }
+        Ok(())
+    }
+
     /// Adds an event that somebody waits for.
     pub(super) fn push_durable(
         &self,
@@ -163,6 +187,7 @@ impl Queue {
             if state.held_for(tick).is_some_and(|held_ms| held_ms >= HELD_MS_MAX) {
                 state.release_held(clock.now_ms());
             }
+            state.admit_last(self.events_max / 2);
             if !state.waiting.is_empty() {
                 if !std::mem::replace(&mut has_gathered, true) {
                     let may_gather = |state: &mut State| state.may_gather(self.gathered_max);
@@ -217,6 +242,7 @@ impl Queue {
             state.condition = Condition::Failed(reason.into());
         }
         let refused: Vec<Entry> = state.waiting.drain(..).collect();
+        state.last.clear();
         drop(state);
         for waiter in refused.into_iter().filter_map(|entry| entry.waiter) {
             // Nobody may be waiting any more.
@@ -252,6 +278,13 @@ impl State {
     /// Whether what waits may wait for more to share the thread's turn.
     fn may_gather(&self, gathered_max: usize) -> bool {
         !self.is_urgent && self.waiting.len() < gathered_max && matches!(self.condition, Condition::Open)
+    }
+
+    /// Moves last lines to what waits, up to so many there.
+    fn admit_last(&mut self, waiting_max: usize) {
+        let room = waiting_max.saturating_sub(self.waiting.len());
+        let count = self.last.len().min(room);
+        self.waiting.extend(self.last.drain(..count));
     }
 
     fn held_for(&self, tick: Tick) -> Option<u64> {

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use serde_json::Value;
 
+use super::queue::LAST_MAX;
 use super::samples::{actor, admin_done, denied, topic};
 use super::*;
 use crate::clock::{Clock, ManualClock, SystemClock};
@@ -112,6 +113,38 @@ fn a_failed_sync_of_queued_events_is_found_out_without_anybody_waiting() {
     assert!(is_failed(&thread.stop()));
     assert!(!audit.is_available());
     assert_eq!(all_lines(&audit), Vec::<Value>::new());
+}
+
+/// When a broker stops, all of its sessions end at once, with a line for each of their topics.
+#[test]
+fn last_lines_wait_behind_the_queue_and_are_all_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let vfs = FaultyVfs::new(OsVfs, []);
+    let config = AuditConfig { queue_events_max: 64, ..AuditConfig::default() };
+    let (audit, thread) = Audit::start(&vfs, Arc::new(ManualClock::new(AT_MS)), &config, dir.path()).unwrap();
+    vfs.hold_syncs();
+    let mut first = pin!(audit.record_durable(admin_done()));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    vfs.await_held_sync();
+    // Half of the queue, and the room behind it.
+    let last = u64::try_from(32 + LAST_MAX).unwrap();
+    for seq in 0..last {
+        audit.record_last(subscribed(seq)).unwrap();
+    }
+    assert_eq!(audit.record_last(subscribed(last)), Err(AuditUnavailable::QueueFull));
+    for seq in 0..32 {
+        audit.record(subscribed(last + seq)).expect("the other half is free");
+    }
+    vfs.release_syncs();
+    wait(first).unwrap();
+    thread.stop().unwrap();
+    let lines = all_lines(&audit);
+    assert_eq!(lines.len(), 1 + 64 + LAST_MAX);
+    let topic_of = |line: usize| lines[line]["resources"][0]["name"].as_str().unwrap();
+    assert_eq!(topic_of(1), "orders/0", "in their order while there is room");
+    assert_eq!(topic_of(33), format!("orders/{last}"), "what cannot wait does not wait behind them");
+    assert_eq!(topic_of(64 + LAST_MAX), format!("orders/{}", last - 1));
 }
 
 #[test]

@@ -1,14 +1,15 @@
-//! What was published, for the audit log: a line for each topic, every ten seconds and at the end.
+//! What was published, for the audit log: a line for each topic, every ten seconds and at the session's end.
 //!
 //! ```text
-//!   PUBLISH --> counted with the topic .... ten seconds after the first: a line for each topic that has counted anything
-//!                    ^                                 |
-//!                    '---- half of the log's queue ----' taken, or enough for one go: the rest a little later
+//!   PUBLISH --> counted with its topic --- ten seconds after the first ---> a line for each topic that counted anything
+//!                                                                                |                          ^
+//!                                  half of the queue taken, or enough for one go '---- 100 ms, the rest ----'
 //! ```
 //!
-//! These are the only lines that can come later: what they count goes on being counted. Sessions that began together,
-//! as after a restart, tell all of theirs in the same moment. The other half of the queue is for lines that cannot
-//! wait, and without which something would be refused or a session closed.
+//! The lines of a session that goes on can come later: what they count goes on being counted. Sessions that began
+//! together, as after a restart, tell all of theirs in the same moment. The other half of the queue is for lines that
+//! cannot wait, and without which something would be refused or a session closed. The last lines of a session have
+//! room of their own behind the queue.
 
 use sealbus_protocol::refusal::Refusal;
 use sealbus_protocol::session::Tick;
@@ -24,7 +25,7 @@ const AFTER_MS: u64 = 10_000;
 /// Lines of one go: each costs its session a microsecond, and the session's signals wait meanwhile.
 const LINES_PER_TURN: usize = 128;
 
-/// How long what is left waits.
+/// How long what is left waits: long enough for the log's thread to have written thousands of lines.
 const PAUSE_MS: u64 = 100;
 
 /// When a session tells what was published, and from which of its topics on.
@@ -92,16 +93,17 @@ impl Client {
     }
 }
 
-/// Tells the audit log the last of a session. What finds no room is missing by topic, though not from the sums in the
-/// line of the session's end, and that is said where operators look.
+/// Tells the audit log the last of a session. It has room for those of many sessions, since a broker that stops ends all
+/// of its sessions at once. What finds none is missing: its messages are still in the sum of the session's end, its bytes
+/// and refusals are nowhere. That is said where operators look.
 pub(super) fn tell_last(audit: &Audit, topics: &[OpenTopic], actor: &Actor) {
     let mut summaries = topics.iter().filter_map(|open| open.summary(actor.clone()));
-    let Some(error) = summaries.find_map(|summary| audit.record_unless_busy(summary).err()) else { return };
+    let Some(error) = summaries.find_map(|summary| audit.record_last(summary).err()) else { return };
     tracing::error!(
         { telemetry::ERROR } = %error,
         { telemetry::SESSION } = %actor.session,
         { telemetry::COUNT } = summaries.count() + 1,
-        "topics of a session that has ended are not in the audit log by their names, only in its sums"
+        "topics of a session that has ended are not in the audit log: their messages are in its sum, no more"
     );
 }
 
@@ -208,6 +210,27 @@ mod tests {
         let told = told(audit);
         assert_eq!(told.len(), 50);
         assert!(told.values().all(|(_, messages)| *messages == 3 * 2), "counted once, all of it: {told:?}");
+    }
+
+    /// As when a broker stops.
+    #[test]
+    fn sessions_that_end_together_have_all_of_their_topics_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let vfs = FaultyVfs::new(OsVfs, []);
+        let config = AuditConfig { queue_events_max: 64, ..AuditConfig::default() };
+        let parts = bus_of(&vfs, &config, dir.path());
+        let audit = &parts.bus.audit;
+        let clients: Vec<Client> = (0..3).map(|_| publisher(&parts, 50)).collect();
+        vfs.hold_syncs();
+        let mut first = pin!(audit.record_durable(actor_done()));
+        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        vfs.await_held_sync();
+        drop(clients);
+        vfs.release_syncs();
+        parts.thread.stop().unwrap();
+        let told = told(audit);
+        assert_eq!(told.len(), 50);
+        assert!(told.values().all(|told| *told == (3, 3)), "{told:?}");
     }
 
     #[test]
