@@ -243,7 +243,7 @@ impl<'a> Records<'a> {
         let rest = self.reader.rest();
         let alike =
             rest.chunks_exact(len).zip(0..max).take_while(|(next, _)| next.starts_with(&lengths)).count();
-        self.reader = Reader::new(rest.get(alike * len..).unwrap_or_default());
+        self.reader = Reader::new(rest.get(alike * len..).expect("so many whole records lie in it"));
         u32::try_from(alike).expect("at most max")
     }
 }
