@@ -87,7 +87,7 @@ pub fn chart(results: &Results) -> String {
         svg.push_str(&group.draw(y, &scale));
         y += group.height();
     }
-    let note = "dotted line: the best other broker.  relay: the limit, TLS in and out without a broker";
+    let note = "dotted line: the best other broker.  relay: a yardstick, TLS in and out without a broker";
     svg.push_str(&text(NAME_X, height - 10.0, "quiet", "start", note));
     svg.push_str("</svg>\n");
     svg

@@ -20,7 +20,7 @@ pub fn report(results: &Results, machine: &Machine, repetitions: u32, seconds: f
         text.push_str(
             "\nMedians; in brackets what the broker used, user and system, in us of CPU for each of them (so in \
              seconds per million).\nLatency: p50 / p99 in us from the intended send time. Idle: MiB alone / KiB for each \
-             connection.\nThe relay is no broker but the limit: TLS in and out, no parsing, no queues, no access rules.\n",
+             connection.\nThe relay is no broker but a yardstick: TLS in and out, no parsing, no queues, no access rules.\n",
         );
         text.push_str(&format!("\n### Sealbus compared, {placement}\n\n{}", ratios(results, placement)));
         let floors = floors(results, placement);
