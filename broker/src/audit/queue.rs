@@ -28,7 +28,7 @@ const TAKE_MAX: usize = 1_024;
 const GATHER: Duration = Duration::from_millis(2);
 
 /// The last lines of sessions that wait behind the room for all: those of 64 sessions with every topic that a session may
-/// have, some 20 MB at worst. When a broker stops, all of its sessions end at once.
+/// have, 32 MiB at worst. When a broker stops, all of its sessions end at once.
 pub(super) const LAST_MAX: usize = 65_536;
 
 /// How much of the room for all an event may find taken.

@@ -75,7 +75,8 @@ impl Default for LimitsConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditConfig {
     /// Events that wait to be written before the acts that they are about are refused. Default 8,192, from 64 to
-    /// 1,000,000. Each takes about 500 bytes, so 4 MiB at worst.
+    /// 1,000,000. Each takes about 500 bytes, so 4 MiB at worst. The last lines of sessions that have ended have room
+    /// beside it, for 65,536.
     pub queue_events_max: usize,
     /// Milliseconds in which an event of a session or a refusal is on the disk. Default 250, from 1 to 900: the
     /// promise is a second. Changes never wait.

@@ -111,6 +111,7 @@ pub(super) fn tell_last(audit: &Audit, topics: &[OpenTopic], actor: &Actor) {
 mod tests {
     use std::collections::BTreeMap;
     use std::future::Future;
+    use std::path::Path;
     use std::pin::pin;
     use std::task::{Context, Waker};
 
@@ -155,6 +156,20 @@ mod tests {
         runtime.block_on(audit.record_durable(actor_done())).unwrap();
     }
 
+    /// A bus whose audit log has room for 64 events and hangs in the sync of its first line.
+    fn hung_bus(vfs: &FaultyVfs, dir: &Path) -> Parts {
+        let config = AuditConfig { queue_events_max: 64, ..AuditConfig::default() };
+        let parts = bus_of(vfs, &config, dir);
+        vfs.hold_syncs();
+        {
+            // The line stays when nobody waits for it any more.
+            let first = pin!(parts.bus.audit.record_durable(actor_done()));
+            assert!(first.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        vfs.await_held_sync();
+        parts
+    }
+
     #[test]
     fn nothing_is_told_before_its_time_and_nothing_twice() {
         let dir = tempfile::tempdir().unwrap();
@@ -179,15 +194,9 @@ mod tests {
     fn a_busy_log_is_told_later_and_has_room_for_what_cannot_wait() {
         let dir = tempfile::tempdir().unwrap();
         let vfs = FaultyVfs::new(OsVfs, []);
-        let config = AuditConfig { queue_events_max: 64, ..AuditConfig::default() };
-        let parts = bus_of(&vfs, &config, dir.path());
+        let parts = hung_bus(&vfs, dir.path());
         let audit = &parts.bus.audit;
         let mut clients: Vec<Client> = (0..3).map(|_| publisher(&parts, 50)).collect();
-        vfs.hold_syncs();
-        let mut first = pin!(audit.record_durable(actor_done()));
-        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        vfs.await_held_sync();
-
         parts.clock.advance(AFTER_MS);
         for client in &mut clients {
             client.summarise().expect("it is told later");
@@ -217,14 +226,9 @@ mod tests {
     fn sessions_that_end_together_have_all_of_their_topics_told() {
         let dir = tempfile::tempdir().unwrap();
         let vfs = FaultyVfs::new(OsVfs, []);
-        let config = AuditConfig { queue_events_max: 64, ..AuditConfig::default() };
-        let parts = bus_of(&vfs, &config, dir.path());
+        let parts = hung_bus(&vfs, dir.path());
         let audit = &parts.bus.audit;
         let clients: Vec<Client> = (0..3).map(|_| publisher(&parts, 50)).collect();
-        vfs.hold_syncs();
-        let mut first = pin!(audit.record_durable(actor_done()));
-        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        vfs.await_held_sync();
         drop(clients);
         vfs.release_syncs();
         parts.thread.stop().unwrap();
